@@ -1,0 +1,160 @@
+# Copyright: the matrixops.synapse_postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The way to a PostgreSQL server: the options of every module that connects, and the connection itself."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+
+try:
+    import psycopg2
+except ImportError:
+    psycopg2 = None
+
+# The least server that Synapse accepts: synapse/storage/engines/postgres.py, check_database().
+MINIMUM_SERVER = 140000
+
+# A server's identifiers are cut at NAMEDATALEN - 1 bytes: manual, section 4.1.1.
+LONGEST_NAME = 63
+
+# Option of ours -> keyword of libpq (manual, section 34.1.2).
+_KEYWORDS = {
+    "login_port": "port",
+    "login_user": "user",
+    "login_password": "password",
+    "login_db": "dbname",
+    "ssl_mode": "sslmode",
+    "ca_cert": "sslrootcert",
+    "ssl_cert": "sslcert",
+    "ssl_key": "sslkey",
+}
+
+
+def connection_spec(**options: dict) -> dict:
+    """Return an ``argument_spec`` of ``options`` and those of the connection (doc fragment ``connection``)."""
+    return dict(
+        login_host=dict(type="str", default=""),
+        login_port=dict(type="int", default=5432),
+        login_user=dict(type="str", default=""),
+        login_password=dict(type="str", no_log=True),
+        login_unix_socket=dict(type="path"),
+        login_db=dict(type="str", default="postgres"),
+        ssl_mode=dict(
+            type="str",
+            default="prefer",
+            choices=["disable", "allow", "prefer", "require", "verify-ca", "verify-full"],
+        ),
+        ca_cert=dict(type="path"),
+        ssl_cert=dict(type="path"),
+        ssl_key=dict(type="path"),
+        **options,
+    )
+
+
+def keywords(params: dict) -> dict:
+    """Return libpq's keywords for the connection options in a module's ``params``."""
+    found = {keyword: params[option] for option, keyword in _KEYWORDS.items() if params.get(option)}
+    host = params.get("login_host") or params.get("login_unix_socket")
+    if host:
+        found["host"] = host
+    return found
+
+
+def require_psycopg2() -> None:
+    """Raise Refusal unless the interpreter that runs the module has psycopg2."""
+    if psycopg2 is None:
+        raise Refusal(
+            f"The Python that Ansible uses here, {sys.executable}, has no psycopg2.",
+            "Install it for that interpreter (on Debian: apt-get install python3-psycopg2), or point "
+            "ansible_python_interpreter at one that has it.",
+        )
+
+
+def require_name(kind: str, name: str) -> None:
+    """Raise Refusal unless ``name`` can name a ``kind`` (a role, a database) on a server as it stands."""
+    size = len(name.encode("utf-8"))
+    if not name or "\0" in name:
+        raise Refusal(f"The name of the {kind} is empty or holds a NUL character.", f"Give the {kind} a name.")
+    if size > LONGEST_NAME:
+        raise Refusal(
+            f"The name of the {kind}, {name!r}, has {size} bytes; PostgreSQL keeps {LONGEST_NAME} and cuts the rest off.",
+            "Choose a shorter name.",
+        )
+
+
+@contextlib.contextmanager
+def session(params: dict, autocommit: bool = False, what: str = "ansible"):
+    """Yield a psycopg2 connection for a module's ``params``; one transaction unless ``autocommit``.
+
+    The transaction is committed when the block ends and rolled back when it raises; the connection is closed. ``what``
+    is shown to the server as part of the application's name. Raises Refusal when there is no psycopg2, no connection,
+    a server older than Synapse accepts, or an error of the server's that the block does not handle.
+    """
+    require_psycopg2()
+    connection = _open(params, what)
+    try:
+        if connection.server_version < MINIMUM_SERVER:
+            raise Refusal(
+                f"The server at {place(params)} is PostgreSQL {connection.server_version // 10000}; "
+                f"Synapse needs {MINIMUM_SERVER // 10000} or newer.",
+                "Upgrade the server (on Debian: pg_upgradecluster), then run this again.",
+            )
+        connection.autocommit = autocommit
+        yield connection
+        connection.commit()
+    except psycopg2.Error as error:
+        raise server_refusal(error) from error
+    finally:
+        connection.close()
+
+
+def place(params: dict) -> str:
+    """Return where a module's ``params`` point, as a person would say it: ``db.example.org:5432``, ``socket /run, port 1``."""
+    if params.get("login_host"):
+        return f"{params['login_host']}:{params['login_port']}"
+    return f"the Unix socket in {params.get('login_unix_socket') or 'the default folder'}, port {params['login_port']}"
+
+
+def server_refusal(error: Exception) -> Refusal:
+    """Return a Refusal in the server's own words for a psycopg2 ``error``: its SQLSTATE, message, detail and hint."""
+    report = getattr(error, "diag", None)
+    words = (report and report.message_primary) or " ".join(str(error).split())
+    detail = f" ({report.message_detail})" if report and report.message_detail else ""
+    hint = report.message_hint if report and report.message_hint else "See the server's log for the circumstances."
+    return Refusal(f"PostgreSQL refused, SQLSTATE {error.pgcode or 'none'}: {words}{detail}.", hint)
+
+
+def _open(params: dict, what: str):
+    try:
+        return psycopg2.connect(
+            **keywords(params),
+            connect_timeout=10,
+            application_name=f"matrixops.synapse_postgres {what}",
+        )
+    except psycopg2.Error as error:
+        raise _no_connection(params, " ".join(str(error).split())) from error
+
+
+def _no_connection(params: dict, words: str) -> Refusal:
+    """Return the Refusal for libpq's ``words`` on a failed connection, with the remedy for the common causes."""
+    causes = {
+        "password authentication failed": "Check login_user and login_password.",
+        "no password supplied": "Give login_password.",
+        "Peer authentication failed": "Run the task as the role's operating system user (become_user=postgres for the "
+        "superuser), or give login_host and login_password.",
+        "no pg_hba.conf entry": "Allow this user, database and address in pg_hba.conf (module postgres_hba) and reload.",
+        "Ident authentication failed": "Put a rule with scram-sha-256 before the ident line in pg_hba.conf "
+        "(module postgres_hba) and reload.",
+        "does not exist": "Check login_user and login_db.",
+        "SSL": "Check ssl_mode, ca_cert, ssl_cert and ssl_key, and whether the server has ssl on.",
+    }
+    remedy = next(
+        (remedy for cause, remedy in causes.items() if cause in words),
+        "Start the server, or correct login_host, login_port or login_unix_socket.",
+    )
+    return Refusal(f"No connection to PostgreSQL at {place(params)}: {words}.", remedy)

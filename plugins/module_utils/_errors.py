@@ -1,0 +1,36 @@
+# Copyright: the matrixops.synapse_postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The one exception that a step raises when it will not, or cannot, do what was asked."""
+
+from __future__ import annotations
+
+import contextlib
+
+
+class Refusal(Exception):
+    """What was found and what to do about it, as a person should read it.
+
+    ``found`` is a sentence that names the path, line, table or SQL it is about; ``remedy`` is a sentence that says what
+    to do next. Neither may hold a secret. Further ``facts`` become keys of the failed task's result.
+    """
+
+    def __init__(self, found: str, remedy: str, **facts: object) -> None:
+        super().__init__(f"{found} {remedy}")
+        self.facts = facts
+
+
+@contextlib.contextmanager
+def told_to(module):
+    """Turn a Refusal, or the operating system's refusal, within the block into the module's ``fail_json``."""
+    try:
+        yield
+    except Refusal as refusal:
+        module.fail_json(msg=str(refusal), **refusal.facts)
+    except OSError as error:
+        where = f" on {error.filename}" if error.filename else ""
+        module.fail_json(
+            msg=f"The operating system refused{where}: {error.strerror or error}. "
+            "Check the path and the permissions of the user that the task runs as."
+        )

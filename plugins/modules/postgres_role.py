@@ -1,0 +1,208 @@
+#!/usr/bin/python
+
+# Copyright: the matrixops.synapse_postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: postgres_role
+short_description: A PostgreSQL role that logs in with a SCRAM verifier
+description:
+  - Makes a role exist with the given attributes and password, or not exist.
+  - The password's SCRAM-SHA-256 verifier is computed by the module, so that the password itself is never sent to the
+    server and cannot appear in its log.
+  - A stored verifier is compared with the password by its own salt and iteration count, so that an unchanged password is
+    not set again. A password stored as MD5 is replaced by a SCRAM verifier.
+version_added: 0.1.0
+author: The matrixops.synapse_postgres contributors (@matrixops)
+extends_documentation_fragment:
+  - matrixops.synapse_postgres.connection
+  - matrixops.synapse_postgres.attributes.step
+options:
+  name:
+    description:
+      - Name of the role, at most 63 bytes.
+    type: str
+    required: true
+  password:
+    description:
+      - Password of the role. Without it the role's password is left as it is, and a new role has none.
+    type: str
+  attributes:
+    description:
+      - Attributes as in C(CREATE ROLE). Those that are not named are left as they are.
+    type: list
+    elements: str
+    choices:
+      - LOGIN
+      - NOLOGIN
+      - SUPERUSER
+      - NOSUPERUSER
+      - CREATEDB
+      - NOCREATEDB
+      - CREATEROLE
+      - NOCREATEROLE
+      - INHERIT
+      - NOINHERIT
+      - REPLICATION
+      - NOREPLICATION
+      - BYPASSRLS
+      - NOBYPASSRLS
+    default: [LOGIN, NOSUPERUSER, NOCREATEDB, NOCREATEROLE]
+  connection_limit:
+    description:
+      - How many connections the role may have at once; V(-1) for no limit. Without it the limit is left as it is.
+    type: int
+  state:
+    description:
+      - Whether the role exists. A role that still owns something is not dropped.
+    type: str
+    choices: [present, absent]
+    default: present
+"""
+
+EXAMPLES = r"""
+- name: Synapse's role
+  become: true
+  become_user: postgres
+  matrixops.synapse_postgres.postgres_role:
+    name: synapse
+    password: "{{ synapse_postgres_password }}"
+
+- name: A role for monitoring on a server of a provider's
+  matrixops.synapse_postgres.postgres_role:
+    login_host: db.example.org
+    login_user: admin
+    login_password: "{{ admin_password }}"
+    name: watcher
+    password: "{{ watcher_password }}"
+    connection_limit: 3
+"""
+
+RETURN = r"""
+role:
+  description: The role as it is now, or would be. The password is told by the way it is stored.
+  returned: always
+  type: dict
+  sample:
+    name: synapse
+    state: present
+    attributes: [LOGIN, NOSUPERUSER, NOCREATEDB, NOCREATEROLE, INHERIT, NOREPLICATION, NOBYPASSRLS]
+    connection_limit: -1
+    password: scram-sha-256
+changes:
+  description: What was changed, or would be.
+  returned: always
+  type: list
+  elements: str
+  sample: [password]
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _role, _scram
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, told_to
+
+
+def described(name: str, role: dict | None, password: str) -> dict:
+    """Return the role as it is shown to a person: ``password`` is how it is stored, never what it is."""
+    if role is None:
+        return {"name": name, "state": "absent"}
+    return {
+        "name": name,
+        "state": "present",
+        "attributes": [key if on else "NO" + key for key, on in role["attributes"].items()],
+        "connection_limit": role["connection_limit"],
+        "password": password,
+    }
+
+
+def password_state(cursor, params: dict, role: dict | None) -> tuple[str, bool]:
+    """Return how the password is stored and whether it has to be set."""
+    wished = params["password"]
+    if role is None:
+        return "none", wished is not None
+    if _role.may_read_passwords(cursor):
+        stored = _role.stored_password(cursor, params["name"])
+        return _scram.kind(stored), wished is not None and not _scram.matches(stored or "", wished)
+    return "unreadable", wished is not None and not _role.logs_in(params, params["name"], wished)
+
+
+def present(cursor, params: dict, check_mode: bool) -> dict:
+    """Bring the role to its wished state; return what changed, and the role before and after."""
+    role = _role.find(cursor, params["name"])
+    stored, set_password = password_state(cursor, params, role)
+    before = role or {"attributes": {}, "connection_limit": -1}
+    wished = _role.wished_attributes(params["attributes"])
+    if role is None:
+        wished = {**dict.fromkeys(_role.ATTRIBUTES, False), "INHERIT": True, **wished}
+    attributes = {key: on for key, on in wished.items() if before["attributes"].get(key) != on}
+    limit = params["connection_limit"]
+    limit = None if limit == before["connection_limit"] else limit
+    changes = (["role"] if role is None else []) + sorted(attributes) * bool(role)
+    changes += ["connection_limit"] * (limit is not None) + ["password"] * set_password
+    if changes and role:
+        _role.require_not_own(cursor, params["name"], role)
+    if changes and not check_mode:
+        fresh = _role.new_verifier(cursor, params["password"]) if set_password else None
+        _role.write(cursor, "ALTER" if role else "CREATE", params["name"], attributes, limit, fresh)
+    after = {
+        "attributes": {**before["attributes"], **wished},
+        "connection_limit": before["connection_limit"] if limit is None else limit,
+    }
+    return {
+        "changes": changes,
+        "before": described(params["name"], role, stored),
+        "role": described(params["name"], after, "scram-sha-256" if set_password else stored),
+    }
+
+
+def absent(cursor, params: dict, check_mode: bool) -> dict:
+    """Make the role not exist; return what changed, and the role before and after."""
+    role = _role.find(cursor, params["name"])
+    if role:
+        _role.require_not_own(cursor, params["name"], role)
+        if not check_mode:
+            _role.drop(cursor, params["name"])
+    return {
+        "changes": ["role"] if role else [],
+        "before": described(params["name"], role, "as it was"),
+        "role": described(params["name"], None, ""),
+    }
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=_connection.connection_spec(
+            name=dict(type="str", required=True),
+            password=dict(type="str", no_log=True),
+            attributes=dict(
+                type="list",
+                elements="str",
+                choices=_role.KEYWORDS,
+                default=["LOGIN", "NOSUPERUSER", "NOCREATEDB", "NOCREATEROLE"],
+            ),
+            connection_limit=dict(type="int"),
+            state=dict(type="str", choices=["present", "absent"], default="present"),
+        ),
+        supports_check_mode=True,
+    )
+    params = module.params
+    step = present if params["state"] == "present" else absent
+    with told_to(module):
+        _connection.require_name("role", params["name"])
+        if params["password"] == "":
+            raise Refusal(
+                f"The password for the role {params['name']!r} is empty; PostgreSQL would let nobody log in with it.",
+                "Give a password, or leave the option away for a role without one.",
+            )
+        with _connection.session(params, what="postgres_role") as connection, connection.cursor() as cursor:
+            result = step(cursor, params, module.check_mode)
+    before = result.pop("before")
+    module.exit_json(changed=bool(result["changes"]), diff={"before": before, "after": result["role"]}, **result)
+
+
+if __name__ == "__main__":
+    main()
