@@ -41,9 +41,7 @@ def saslprep(password: str) -> bytes:
     That is RFC 4013's SASLprep; where SASLprep forbids the password (an emoji, a control character), both sides use its
     UTF-8 bytes as they are (src/common/saslprep.c), and so do we.
     """
-    mapped = "".join(
-        " " if stringprep.in_table_c12(char) else char for char in password if not stringprep.in_table_b1(char)
-    )
+    mapped = "".join(" " if stringprep.in_table_c12(char) else char for char in password if not stringprep.in_table_b1(char))
     prepared = unicodedata.normalize("NFKC", mapped)
     if not prepared or any(forbidden(char) for char in prepared for forbidden in _PROHIBITED):
         return password.encode("utf-8")

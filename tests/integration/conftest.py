@@ -1,0 +1,26 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Real throwaway clusters of every PostgreSQL there is, and modules run as Ansible runs them: in a process of their own."""
+
+import pytest
+
+from support import clusters, modules
+
+
+@pytest.fixture(scope="session", params=clusters.installations(), ids=lambda found: f"pg{found.major}-{found.origin}")
+def cluster(request, tmp_path_factory):
+    """A running cluster of each installation, shared by the session's tests; its superuser is ``admin``."""
+    with clusters.running(request.param) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def any_cluster():
+    """One running cluster, for what does not depend on the server's version."""
+    with clusters.running(clusters.installations()[0]) as started:
+        yield started
+
+
+@pytest.fixture
+def run():
+    """``run(module, options, check=False)`` -> the module's result; see support/modules.py."""
+    return modules.run

@@ -1,0 +1,39 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Run a module of the collection in a process of its own, as Ansible does, and read its result."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+_COLLECTIONS = pathlib.Path(__file__).parents[2] / ".cache" / "collections"
+
+_RUNNER = """
+import json, runpy, sys
+from ansible.module_utils import basic
+module, arguments = sys.argv[1], sys.stdin.buffer.read()
+basic._ANSIBLE_ARGS = arguments
+basic._ANSIBLE_PROFILE = "legacy"
+runpy.run_module(f"ansible_collections.matrixops.synapse_postgres.plugins.modules.{module}", run_name="__main__")
+"""
+
+
+def run(module: str, options: dict, check: bool = False, account: str | None = None, python: str = sys.executable) -> dict:
+    """Return the result of ``module`` with ``options``: exit_json's or fail_json's dict, plus ``output``, all it printed.
+
+    ``account`` is the operating system user to run as (only root may choose one). A traceback is an AssertionError.
+    """
+    arguments = {"ANSIBLE_MODULE_ARGS": {**options, "_ansible_check_mode": check, "_ansible_diff": True}}
+    done = subprocess.run(
+        [python, "-c", _RUNNER, module],
+        input=json.dumps(arguments).encode(),
+        capture_output=True,
+        user=account,
+        env={**os.environ, "PYTHONPATH": str(_COLLECTIONS)},
+        timeout=300,
+        check=False,
+    )
+    output = done.stdout.decode() + done.stderr.decode()
+    assert "Traceback" not in output, output
+    return {**json.loads(done.stdout), "output": output}
