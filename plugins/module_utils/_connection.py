@@ -89,18 +89,25 @@ def require_name(kind: str, name: str) -> None:
 
 @contextlib.contextmanager
 def session(params: dict, autocommit: bool = False, what: str = "ansible"):
-    """Yield a psycopg2 connection for a module's ``params``; one transaction unless ``autocommit``.
+    """Yield a psycopg2 connection for a module's ``params``; see connected()."""
+    with connected(keywords(params), autocommit, what) as connection:
+        yield connection
+
+
+@contextlib.contextmanager
+def connected(libpq: dict, autocommit: bool = False, what: str = "ansible"):
+    """Yield a psycopg2 connection for ``libpq``'s keywords; one transaction unless ``autocommit``.
 
     The transaction is committed when the block ends and rolled back when it raises; the connection is closed. ``what``
     is shown to the server as part of the application's name. Raises Refusal when there is no psycopg2, no connection,
     a server older than Synapse accepts, or an error of the server's that the block does not handle.
     """
     require_psycopg2()
-    connection = _open(params, what)
+    connection = _open(libpq, what)
     try:
         if connection.server_version < MINIMUM_SERVER:
             raise Refusal(
-                f"The server at {place(params)} is PostgreSQL {connection.server_version // 10000}; "
+                f"The server at {place(libpq)} is PostgreSQL {connection.server_version // 10000}; "
                 f"Synapse needs {MINIMUM_SERVER // 10000} or newer.",
                 "Upgrade the server (on Debian: pg_upgradecluster), then run this again.",
             )
@@ -113,11 +120,12 @@ def session(params: dict, autocommit: bool = False, what: str = "ansible"):
         connection.close()
 
 
-def place(params: dict) -> str:
-    """Return where a module's ``params`` point, as a person would say it: ``db.example.org:5432``, ``socket /run, port 1``."""
-    if params.get("login_host"):
-        return f"{params['login_host']}:{params['login_port']}"
-    return f"the Unix socket in {params.get('login_unix_socket') or 'the default folder'}, port {params['login_port']}"
+def place(libpq: dict) -> str:
+    """Return where ``libpq``'s keywords point, as a person would say it: ``db.example.org:5432``."""
+    host, port = libpq.get("host") or "", libpq.get("port") or 5432
+    if host and not host.startswith("/"):
+        return f"{host}:{port}"
+    return f"the Unix socket in {host or 'the default folder'}, port {port}"
 
 
 def server_refusal(error: Exception) -> Refusal:
@@ -129,18 +137,14 @@ def server_refusal(error: Exception) -> Refusal:
     return Refusal(f"PostgreSQL refused, SQLSTATE {error.pgcode or 'none'}: {words}{detail}.", hint)
 
 
-def _open(params: dict, what: str):
+def _open(libpq: dict, what: str):
     try:
-        return psycopg2.connect(
-            **keywords(params),
-            connect_timeout=10,
-            application_name=f"matrixops.synapse_postgres {what}",
-        )
+        return psycopg2.connect(**{"connect_timeout": 10, **libpq, "application_name": f"matrixops.synapse_postgres {what}"})
     except psycopg2.Error as error:
-        raise _no_connection(params, " ".join(str(error).split())) from error
+        raise _no_connection(libpq, " ".join(str(error).split())) from error
 
 
-def _no_connection(params: dict, words: str) -> Refusal:
+def _no_connection(libpq: dict, words: str) -> Refusal:
     """Return the Refusal for libpq's ``words`` on a failed connection, with the remedy for the common causes."""
     causes = {
         "password authentication failed": "Check login_user and login_password.",
@@ -157,4 +161,4 @@ def _no_connection(params: dict, words: str) -> Refusal:
         (remedy for cause, remedy in causes.items() if cause in words),
         "Start the server, or correct login_host, login_port or login_unix_socket.",
     )
-    return Refusal(f"No connection to PostgreSQL at {place(params)}: {words}.", remedy)
+    return Refusal(f"No connection to PostgreSQL at {place(libpq)}: {words}.", remedy)

@@ -3,7 +3,7 @@
 
 import pytest
 
-from support import clusters, modules
+from support import clusters, loopback, modules, synapse
 
 
 @pytest.fixture(scope="session", params=clusters.installations(), ids=lambda found: f"pg{found.major}-{found.origin}")
@@ -24,3 +24,17 @@ def any_cluster():
 def run():
     """``run(module, options, check=False)`` -> the module's result; see support/modules.py."""
     return modules.run
+
+
+@pytest.fixture(scope="session")
+def homeserver(tmp_path_factory):
+    """A stopped Synapse whose SQLite database holds a conversation: (Homeserver, the record of what was said)."""
+    server = synapse.Homeserver(tmp_path_factory.mktemp("synapse"), loopback.free_port())
+    server.generate()
+    server.start()
+    try:
+        said = server.converse()
+        server.settle()
+    finally:
+        server.stop()
+    return server, said

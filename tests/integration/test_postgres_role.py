@@ -40,7 +40,7 @@ def test_the_password_logs_in_and_is_not_set_again(cluster, run, name, password)
 def test_check_mode_tells_what_the_run_does_and_does_nothing(cluster, run, name):
     options = {**cluster.login, "name": name, "password": "a password", "connection_limit": 7}
     foretold = run("postgres_role", options, check=True)
-    assert foretold["changed"] and not cluster.rows("SELECT FROM pg_roles WHERE rolname = %s", name)
+    assert foretold["changed"] and not cluster.rows("SELECT 1 FROM pg_roles WHERE rolname = %s", name)
     done = run("postgres_role", options)
     assert (foretold["role"], foretold["diff"], foretold["changes"]) == (done["role"], done["diff"], done["changes"])
     assert not run("postgres_role", options, check=True)["changed"]

@@ -9,12 +9,13 @@ import pathlib
 import pwd
 import re
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 
 import psycopg2
+
+from support.loopback import free_port
 
 ADMIN = "admin"
 ADMIN_PASSWORD = "the admin's %{ }'\" word"
@@ -137,13 +138,6 @@ def program(installation: Installation, name: str, *words: str, account: str | N
     if done.returncode:
         raise RuntimeError(f"{name} {' '.join(words)} ended with {done.returncode}: {done.stdout}")
     return done.stdout or ""
-
-
-def free_port() -> int:
-    """Return a port of the loopback interface that nothing listens on."""
-    with contextlib.closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @contextlib.contextmanager

@@ -1,0 +1,30 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+#
+# Every target does its own set-up, under .cache; `make clean` takes all of it away again.
+# PYTHON is the Python (>= 3.11) that makes the virtualenv; SCENARIO is the scenario `make molecule` runs.
+
+PYTHON ?= python3
+SCENARIO ?= default
+STAGES = lint sanity unit integration molecule
+
+export SCENARIO
+
+.PHONY: test setup demo demo-stop bench clean $(STAGES)
+
+test:
+	@$(PYTHON) tests/stages $(STAGES)
+
+setup $(STAGES):
+	@$(PYTHON) tests/stages $@
+
+demo:
+	@SQLITE='$(SQLITE)' CONFIG='$(CONFIG)' $(PYTHON) -u tests/demo start
+
+demo-stop:
+	@$(PYTHON) -u tests/demo stop
+
+bench:
+	@bash tests/benchmarks/run
+
+clean:
+	rm -rf .cache .demo .ansible .pytest_cache .ruff_cache .hypothesis

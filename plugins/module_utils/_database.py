@@ -1,0 +1,120 @@
+# Copyright: the matrixops.synapse_postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Databases as the catalog has them, what Synapse asks of one, and the statements that make or mend one."""
+
+from __future__ import annotations
+
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+
+try:
+    from psycopg2 import sql
+except ImportError:
+    pass
+
+# pg_database.datlocprovider, from PostgreSQL 15 (manual, section 53.15).
+_PROVIDERS = {"b": "builtin", "c": "libc", "i": "icu"}
+
+
+def find(cursor, name: str) -> dict | None:
+    """Return ``{owner, encoding, lc_collate, lc_ctype, locale_provider}`` of the database ``name``, or None."""
+    cursor.execute(
+        "SELECT pg_get_userbyid(datdba), pg_encoding_to_char(encoding), datcollate, datctype,"
+        " coalesce(to_jsonb(d) ->> 'datlocprovider', 'c')"  # the column is not there before 15
+        " FROM pg_catalog.pg_database d WHERE datname = %s",
+        (name,),
+    )
+    row = cursor.fetchone()
+    if row is None:
+        return None
+    owner, encoding, lc_collate, lc_ctype, provider = row
+    return {
+        "owner": owner,
+        "encoding": encoding,
+        "lc_collate": lc_collate,
+        "lc_ctype": lc_ctype,
+        "locale_provider": _PROVIDERS.get(provider, provider),
+    }
+
+
+def known_encoding(cursor, encoding: str) -> str:
+    """Return the server's own spelling of ``encoding`` (utf-8 -> UTF8); Refusal for one that it does not know."""
+    cursor.execute("SELECT pg_encoding_to_char(pg_char_to_encoding(%s))", (encoding,))
+    spelling = cursor.fetchone()[0]
+    if not spelling:
+        raise Refusal(f"The server does not know the encoding {encoding!r}.", "Synapse needs UTF8.")
+    return spelling
+
+
+def differences(database: dict, wished: dict) -> list[str]:
+    """Return what cannot be changed on an existing ``database`` and is not as ``wished``: ``["LC_COLLATE is de_DE, not C"]``.
+
+    Both are dicts as of find(). An ICU or builtin locale provider sorts by its own rules whatever LC_COLLATE says.
+    """
+    labels = {"encoding": "encoding", "lc_collate": "LC_COLLATE", "lc_ctype": "LC_CTYPE", "locale_provider": "locale provider"}
+    return [f"{label} is {database[key]}, not {wished[key]}" for key, label in labels.items() if database[key] != wished[key]]
+
+
+def refuse_locale(name: str, found: list[str]) -> Refusal:
+    """Return the Refusal for an existing database whose locale or encoding is wrong: they are fixed when it is made."""
+    return Refusal(
+        f"The database {name!r} exists with another locale or encoding than wished: {'; '.join(found)}. "
+        "Neither can be changed on an existing database, and editing the catalog would corrupt its indexes.",
+        f"Stop Synapse, dump it (pg_dump -Fc {name}), rename it, run this again, and restore the dump into the new database. "
+        "If it is empty, drop it.",
+    )
+
+
+def create(cursor, name: str, wished: dict, template: str) -> None:
+    """Run CREATE DATABASE for ``name`` as ``wished`` (a dict as of find()); the connection must autocommit."""
+    statement = "CREATE DATABASE {} OWNER {} ENCODING {} LC_COLLATE {} LC_CTYPE {} TEMPLATE {}"
+    if cursor.connection.server_version >= 150000:
+        # A cluster made with ICU would otherwise hand its provider on, and LC_COLLATE would mean nothing.
+        statement += " LOCALE_PROVIDER libc"
+    cursor.execute(
+        sql.SQL(statement).format(
+            sql.Identifier(name),
+            sql.Identifier(wished["owner"]) if wished["owner"] else sql.SQL("DEFAULT"),
+            *(sql.Literal(wished[key]) for key in ("encoding", "lc_collate", "lc_ctype")),
+            sql.Identifier(template),
+        )
+    )
+
+
+def give_to(cursor, name: str, owner: str) -> None:
+    """Make ``owner`` the owner of the database ``name``."""
+    cursor.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(sql.Identifier(name), sql.Identifier(owner)))
+
+
+def drop(cursor, name: str) -> None:
+    """Drop the database ``name``; the connection must autocommit. See require_empty()."""
+    cursor.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))
+
+
+def tables(cursor) -> list[str]:
+    """Return the tables of the connected database, schema-qualified, without the server's own."""
+    cursor.execute(
+        "SELECT schemaname || '.' || tablename FROM pg_catalog.pg_tables"
+        " WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1"
+    )
+    return [row[0] for row in cursor.fetchall()]
+
+
+def require_empty(cursor, name: str) -> None:
+    """Raise Refusal when the connected database, ``name``, holds a table: what Synapse wrote is never dropped by us."""
+    found = tables(cursor)
+    if found:
+        raise Refusal(
+            f"The database {name!r} is not empty: it holds {len(found)} tables, {found[0]} among them.",
+            "If nobody needs them any more, drop it by hand.",
+        )
+
+
+def unfit_for_synapse(database: dict) -> list[str]:
+    """Return why Synapse would refuse, or mis-sort in, ``database`` (a dict as of find()); empty when it is right.
+
+    After check_database() in synapse/storage/engines/postgres.py; the provider is ours (see differences()).
+    """
+    wished = {"encoding": "UTF8", "lc_collate": "C", "lc_ctype": "C", "locale_provider": "libc"}
+    return differences(database, wished)

@@ -1,0 +1,370 @@
+# Copyright: the matrixops.synapse_postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The ``database:`` section of Synapse's homeserver.yaml: read, wished for and replaced, every other byte left as it is.
+
+YAML is read and emitted by PyYAML; where the section stands in the text is told by the positions of PyYAML's tokens.
+"""
+
+from __future__ import annotations
+
+import collections
+import re
+import sys
+
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _libpq
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+
+try:
+    import yaml
+    from yaml import SafeDumper, SafeLoader
+except ImportError:
+    # The module that imports this then starts itself again under a Python that has PyYAML.
+    yaml, SafeDumper, SafeLoader = None, object, object
+
+KEY = "database"
+MASK = "********"
+
+# Siblings of ``args`` that Synapse reads and the module has no option for: synapse/storage/database.py (txn_limit) and
+# synapse/storage/engines/postgres.py, PostgresEngine. An administrator who set one keeps it.
+_KEPT = ("txn_limit", "synchronous_commit", "statement_timeout", "idle_in_transaction_session_timeout")
+
+# What a diff may show of a section; all else might be a misplaced or misspelt secret. ``database`` is SQLite's file.
+_SHOWN = {"name", "allow_unsafe_locale", "database", "check_same_thread", *_KEPT, *_libpq.KEYWORDS} - _libpq.SECRETS
+
+# YAML 1.1, section 5.4: what PyYAML takes for the end of a line.
+_BREAK = "(?:\r\n|[\r\n\x85\u2028\u2029])"
+_NO_BREAK = "[^\r\n\x85\u2028\u2029]"
+_BLANK = " \t\r\n\x85\u2028\u2029"
+
+# PyYAML's emitter writes text with these over several lines or plainly, and reads some of it back otherwise.
+_ODD_TEXT = re.compile("[\\x00-\\x1f\\x7f-\\x9f\u2028\u2029\ufeff]")
+
+# What Python's own conversions raise within PyYAML for a value such as 2024-02-31 or !!int x.
+_CONVERSION_ERRORS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
+
+
+class _Loader(SafeLoader):
+    """SafeLoader, with the position of a value that Python cannot convert."""
+
+    def construct_object(self, node, deep=False):
+        try:
+            return super().construct_object(node, deep)
+        except _CONVERSION_ERRORS as error:
+            raise yaml.constructor.ConstructorError(None, None, "this is no value of its type", node.start_mark) from error
+
+
+class _Dumper(SafeDumper):
+    """SafeDumper that quotes text so that it takes one line and comes back as it was."""
+
+    def represent_scalar(self, tag, value, style=None):
+        return super().represent_scalar(tag, value, '"' if _ODD_TEXT.search(value) else style)
+
+
+# A homeserver.yaml as its tokens have it. ``entries``: the tokens of each top-level key and its value; ``flow``: whether the
+# top level is in braces; ``inside``: the offset after the opening brace; ``end``: the offset where the document ends.
+_Layout = collections.namedtuple("_Layout", "entries flow inside end")
+
+
+def require_yaml() -> None:
+    """Raise Refusal unless the interpreter that runs the module has PyYAML."""
+    if yaml is None:
+        raise Refusal(
+            f"The Python that Ansible uses here, {sys.executable}, has no PyYAML, and no other one that has it was found.",
+            "Install it for that interpreter (on Debian: apt-get install python3-yaml), or give synapse_python, the Python "
+            "that Synapse runs under, which has it.",
+        )
+
+
+def parse(text: str, path: str = "homeserver.yaml") -> dict:
+    """Return the mapping that ``text``, the content of ``path``, stands for; an empty file is an empty mapping.
+
+    Raises Refusal, with line and column, for text that is no YAML as Synapse reads it (one document, a mapping, no tags of
+    other programs'), that has ``database:`` twice, or that has ``databases:``, with which Synapse divides its tables.
+    """
+    require_yaml()
+    documents = _documents(text, path)
+    if len(documents) > 1:
+        raise Refusal(
+            f"{path} holds {len(documents)} YAML documents; Synapse reads a file with one.",
+            "Remove the lines --- between them, or all documents but one.",
+        )
+    document = documents[0] if documents else None
+    if document is None and not _has_content(text):
+        return {}
+    if not isinstance(document, dict):
+        raise Refusal(
+            f"The top level of {path} is not a mapping but a value of Python's type {type(document).__name__}.",
+            "Check that this is Synapse's configuration file: lines such as server_name: example.org.",
+        )
+    _require_one_section(text, document, path)
+    return document
+
+
+def section(text: str, path: str = "homeserver.yaml") -> dict | None:
+    """Return the ``database:`` section of ``text``, None when there is none or a null one.
+
+    Raises Refusal as parse() does, and for a section that is no mapping.
+    """
+    found = parse(text, path).get(KEY)
+    if found is not None and not isinstance(found, dict):
+        raise Refusal(
+            f"The key database in {path} holds a {type(found).__name__}, where Synapse expects a mapping with name and args.",
+            "Correct the section or remove it.",
+        )
+    return found
+
+
+def replace(text: str, wished: dict, path: str = "homeserver.yaml") -> str:
+    """Return ``text`` with ``wished`` as its ``database:`` section, in the old one's place or else at the end.
+
+    Text outside the section, comments and ends of lines included, is the same as before. To the section belong its lines
+    from the key to the last value, and the comments that follow at a deeper indentation than the key. The new lines end as
+    most lines of ``text`` do. Raises Refusal as parse(), when a later key refers to an anchor in the old section, and when
+    the new text would not mean what is wished: all other keys as before.
+    """
+    before = parse(text, path)
+    layout = _layout(text)
+    own = next((index for index, entry in enumerate(layout.entries) if _name(entry) == KEY), None)
+    if own is not None:
+        _require_unshared(layout.entries, own, path)
+        start, end = _span(text, layout, own)
+        new = text[:start] + _emitted(text, layout, wished) + text[end:]
+    else:
+        new = _inserted(text, layout, wished)
+    _require_equal(before, wished, new, path)
+    return new
+
+
+def wished_section(present: dict | None, args: dict, pool: dict, keepalives: dict, allow_unsafe_locale: bool = False) -> dict:
+    """Return the section for Synapse to use PostgreSQL with ``args``, the keywords of _libpq.KEYWORDS.
+
+    ``pool`` is ``{min, max}`` in connections, ``keepalives`` is ``{idle, interval, count}`` in seconds, seconds and probes; what
+    ``args`` says itself goes before them. Keywords that are None or empty are left out. Of the ``present`` section those
+    siblings of ``args`` stay that Synapse reads and no option sets. Raises Refusal for values that cannot work.
+    """
+    for keyword in sorted(_libpq.SECRETS):
+        if args.get(keyword) == "":
+            raise Refusal(
+                f"args.{keyword} is empty; Synapse could not log in with it.",
+                f"Give {keyword}, or leave it out for a login without one.",
+            )
+    given = {keyword: args[keyword] for keyword in _libpq.KEYWORDS if args.get(keyword) not in (None, "")}
+    if "port" in given:
+        given["port"] = _port(given["port"])
+    for name in ("idle", "interval", "count"):
+        given.setdefault(f"keepalives_{name}", keepalives[name])
+    for name in ("min", "max"):
+        given.setdefault(f"cp_{name}", pool[name])
+    _require_possible(given)
+    kept = {name: present[name] for name in _KEPT if present and present.get(name) is not None}
+    unsafe = {"allow_unsafe_locale": True} if allow_unsafe_locale else {}
+    return {"name": "psycopg2", **kept, "args": given, **unsafe}
+
+
+def masked(found: dict | None, other: dict | None = None) -> dict | None:
+    """Return the section ``found`` as a person may see it: MASK for secrets and for what is not known to be none.
+
+    With ``other``, the section that it replaces, a value under MASK that is not the same there is marked as changed.
+    """
+    if found is None:
+        return None
+    shown = {}
+    for key, value in found.items():
+        elsewhere = (other or {}).get(key)
+        if key == "args" and isinstance(value, dict):
+            shown[key] = masked(value, elsewhere if isinstance(elsewhere, dict) else None)
+        elif key in _SHOWN and not isinstance(value, (dict, list)):
+            shown[key] = value
+        else:
+            shown[key] = MASK if elsewhere is None or elsewhere == value else f"{MASK} (changed)"
+    return shown
+
+
+def dumped(wished: dict | None) -> str:
+    """Return the lines ``database: ...`` for a section, each ended by a newline; nothing for None."""
+    if wished is None:
+        return ""
+    return yaml.dump(
+        {KEY: wished}, Dumper=_Dumper, default_flow_style=False, sort_keys=False, allow_unicode=True, width=sys.maxsize
+    )
+
+
+def _documents(text: str, path: str) -> list:
+    try:
+        return list(yaml.load_all(text, Loader=_Loader))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}"
+        words = _without_content(", ".join(filter(None, [error.context, error.problem])))
+    except yaml.reader.ReaderError as error:
+        head = text[: error.position]
+        place = f"line {len(re.findall(_BREAK, head)) + 1}, column {len(re.split(_BREAK, head)[-1]) + 1}"
+        words = f"the character U+{ord(text[error.position]):04X} is not allowed"
+    except RecursionError:
+        place, words = "some line", "values are nested too deeply"
+    raise Refusal(f"{path} is not YAML that Synapse can read: {place}: {words}.", "Correct the file there, then run this again.")
+
+
+def _without_content(words: str) -> str:
+    """Take what the parser quotes from the file out of its ``words``: it may be a piece of a password.
+
+    Its own quotations are single characters and names of tokens such as '<block end>'.
+    """
+    own = re.compile(r"'<[a-z ]+>'|'[^']?'|\"[^\"]?\"|'\\[a-z]'")
+    return re.sub("'[^']*'|\"[^\"]*\"", lambda quoted: quoted[0] if own.fullmatch(quoted[0]) else "...", words)
+
+
+def _has_content(text: str) -> bool:
+    """Tell whether the one document of ``text`` has a top-level node, be it a null that is written out."""
+    nodes = (yaml.ScalarToken, yaml.AliasToken, yaml.AnchorToken, yaml.TagToken)
+    return any(isinstance(token, nodes) for token in yaml.scan(text, Loader=SafeLoader))
+
+
+def _require_one_section(text: str, document: dict, path: str) -> None:
+    own = [entry[0].start_mark.line + 1 for entry in _layout(text).entries if _name(entry) == KEY]
+    if len(own) > 1:
+        raise Refusal(
+            f"{path} has the key database {len(own)} times, on the lines {', '.join(map(str, own))}; only the last one counts.",
+            "Remove all but the one that is meant.",
+        )
+    if "databases" in document:
+        raise Refusal(
+            f"{path} has the key databases: Synapse's tables are divided among several databases.",
+            "Edit that section by hand; this collection looks after a single database.",
+        )
+
+
+def _layout(text: str) -> _Layout:
+    """Return where the top-level keys of ``text``, which is valid, stand; without keys for an empty document."""
+    opening = (yaml.BlockMappingStartToken, yaml.BlockSequenceStartToken, yaml.FlowMappingStartToken, yaml.FlowSequenceStartToken)
+    closing = (yaml.BlockEndToken, yaml.FlowMappingEndToken, yaml.FlowSequenceEndToken)
+    entries, depth, flow, inside, end = [], 0, False, 0, len(text)
+    for token in yaml.scan(text, Loader=SafeLoader):
+        if isinstance(token, closing):
+            depth -= 1
+        if depth == 1 and isinstance(token, yaml.FlowEntryToken if flow else yaml.KeyToken):
+            entries.append([])
+        if depth and entries:
+            entries[-1].append(token)
+        if isinstance(token, opening):
+            depth += 1
+            if depth == 1 and isinstance(token, yaml.FlowMappingStartToken):
+                flow, inside = True, token.end_mark.index
+                entries.append([])
+        if isinstance(token, yaml.DocumentEndToken):
+            end = token.start_mark.index
+    commas = (yaml.FlowEntryToken,) if flow else ()
+    entries = [entry[1:] if entry and isinstance(entry[0], commas) else entry for entry in entries]
+    return _Layout([entry for entry in entries if entry], flow, inside, end)
+
+
+def _name(entry: list) -> str | None:
+    """Return the key of an entry's tokens, None when it is no plain text."""
+    properties = (yaml.KeyToken, yaml.AnchorToken, yaml.TagToken)
+    first = next((token for token in entry if not isinstance(token, properties)), None)
+    return first.value if isinstance(first, yaml.ScalarToken) else None
+
+
+def _require_unshared(entries: list, own: int, path: str) -> None:
+    """Raise Refusal when a key after the section refers to an anchor that would go with it."""
+    defined = {token.value for token in entries[own] if isinstance(token, yaml.AnchorToken)}
+    for token in (token for entry in entries[own + 1 :] for token in entry):
+        if isinstance(token, yaml.AliasToken) and token.value in defined:
+            raise Refusal(
+                f"Line {token.start_mark.line + 1} of {path} refers to &{token.value}, an anchor in the database section.",
+                "Write the value out there, then run this again.",
+            )
+
+
+def _span(text: str, layout: _Layout, own: int) -> tuple[int, int]:
+    """Return the offsets at which the section, the entry ``own``, starts and ends; its last line's end stays outside."""
+    written = [token for token in layout.entries[own] if token.start_mark.index < token.end_mark.index]
+    first, start, end = layout.entries[own][0], layout.entries[own][0].start_mark.index, written[-1].end_mark.index
+    if layout.flow:
+        return start, end
+    # A block scalar ends where the next line starts.
+    end = start + len(text[start:end].rstrip(_BLANK))
+    indent = f" {{{first.start_mark.column}}}[ \t]+"
+    rest = re.compile(f"{_NO_BREAK}*(?:(?:{_BREAK}[ \t]*)*{_BREAK}{indent}#{_NO_BREAK}*)*")
+    return start, rest.match(text, end).end()
+
+
+def _emitted(text: str, layout: _Layout, wished: dict) -> str:
+    """Return the section as it stands in ``text``: from the key's column on, without the end of the last line."""
+    if layout.flow:
+        line = yaml.dump(
+            {KEY: wished}, Dumper=_Dumper, default_flow_style=True, sort_keys=False, allow_unicode=True, width=sys.maxsize
+        )
+        return line.strip()[1:-1]
+    column = layout.entries[0][0].start_mark.column if layout.entries else 0
+    return (_newline(text) + " " * column).join(dumped(wished).splitlines())
+
+
+def _inserted(text: str, layout: _Layout, wished: dict) -> str:
+    """Return ``text`` with the section after its last key: at the end of the document, after a blank line."""
+    new = _emitted(text, layout, wished)
+    if layout.flow:
+        marks = [token.end_mark.index for entry in layout.entries for token in entry]
+        at = max(marks, default=layout.inside)
+        return f"{text[:at]}{', ' if marks else ''}{new}{text[at:]}"
+    head, tail, newline = text[: layout.end], text[layout.end :], _newline(text)
+    lines = re.split(_BREAK, head.lstrip("\ufeff"))
+    if lines[-1]:
+        head += newline
+        lines.append("")
+    if lines[-2:-1] and lines[-2].strip():
+        head += newline
+    column = layout.entries[0][0].start_mark.column if layout.entries else 0
+    return f"{head}{' ' * column}{new}{newline}{tail}"
+
+
+def _newline(text: str) -> str:
+    """Return how most lines of ``text`` end."""
+    found = collections.Counter(re.findall("\r\n|\n|\r", text)).most_common(1)
+    return found[0][0] if found else "\n"
+
+
+def _require_equal(before: dict, wished: dict, new: str, path: str) -> None:
+    """Raise Refusal unless ``new`` means ``before`` with ``wished`` as its section.
+
+    They are compared as Python writes them: so .nan equals itself, 1 differs from true, and aliases may form a circle.
+    """
+    after = dict(parse(new, f"{path}, as it would be written,"))
+    others = {key: value for key, value in before.items() if key != KEY}
+    if repr(after.pop(KEY, None)) != repr(wished) or repr(after) != repr(others):
+        raise Refusal(
+            f"The database section could not be put into {path} without changing another part of it; nothing was written.",
+            "Put a line with nothing but the key database: where the section is to stand, then run this again.",
+        )
+
+
+def _port(port: str) -> int | str:
+    """Return the ``port`` as a number, or as it is when there is one for each of several hosts; Refusal when it is none."""
+    text = str(port)
+    for part in text.split(","):
+        if part and not (re.fullmatch("[0-9]{1,5}", part) and 1 <= int(part) <= 65535):
+            raise Refusal(f"args.port is {text!r}, which is no TCP port.", "Give a number between 1 and 65535.")
+    return int(text) if text.isdigit() else text
+
+
+def _require_possible(args: dict) -> None:
+    """Raise Refusal for keywords that Synapse could not connect with."""
+    if "dbname" not in args and "service" not in args:
+        raise Refusal("args names no database.", "Give args.dbname, or args.service for one that pg_service.conf describes.")
+    if args["cp_min"] < 1 or args["cp_min"] > args["cp_max"]:
+        raise Refusal(
+            f"A pool of at least {args['cp_min']} and at most {args['cp_max']} connections is impossible.",
+            "Give pool.min and pool.max (or args.cp_min and args.cp_max) with 1 <= min <= max.",
+        )
+    for keyword, value in args.items():
+        if isinstance(value, int) and value < 0:
+            raise Refusal(
+                f"args.{keyword} is {value}.", "Give a number that is not negative; 0 is the operating system's default."
+            )
+        if isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
+            raise Refusal(
+                f"args.{keyword} holds a NUL or a character that UTF-8 does not have; libpq cannot take it.",
+                f"Give {keyword} without it.",
+            )

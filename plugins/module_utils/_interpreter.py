@@ -1,0 +1,40 @@
+# Copyright: the matrixops.synapse_postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The interpreter that a module runs under, where it needs a library that Ansible's own may lack there."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from ansible.module_utils.common.respawn import has_respawned, respawn_module
+
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+
+
+def need(libraries: dict[str, str], synapse_python: str | None) -> None:
+    """Go on where every library is importable; run the module again under Synapse's interpreter where one is not.
+
+    ``libraries`` is ``{importable name: what a person installs}``. Synapse's interpreter has PyYAML always and psycopg2
+    as soon as it can talk to PostgreSQL. Raises Refusal when neither interpreter has them, or there is no other.
+    """
+    missing = [name for name in libraries if importlib.util.find_spec(name) is None]
+    if not missing:
+        return
+    if synapse_python and not has_respawned():
+        move_to(synapse_python)
+    wanted = " and ".join(libraries[name] for name in missing)
+    where = f"Synapse's Python, {synapse_python}," if has_respawned() else "The Python that Ansible uses here"
+    raise Refusal(f"{where} has no {wanted}.", f"Install {wanted} for it, or name Synapse's interpreter in synapse_python.")
+
+
+def move_to(synapse_python: str) -> None:
+    """Run the module again under Synapse's interpreter and end this process with its result; Refusal when it does not run."""
+    try:
+        respawn_module(synapse_python)
+    except OSError as error:
+        raise Refusal(
+            f"Synapse's Python, {synapse_python}, does not run: {error.strerror or error}.",
+            "Give the path of the interpreter that runs Synapse in synapse_python.",
+        ) from error

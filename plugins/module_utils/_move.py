@@ -1,0 +1,228 @@
+# Copyright: the matrixops.synapse_postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is known of a move at its target: our own record in a schema beside Synapse's, and the traces Synapse leaves.
+
+The port routine empties every table that is not append-only and fills it again on each run (synapse/_scripts/
+synapse_port_db.py, setup_table). A run after Synapse has written to the target would destroy what it wrote, so whether it
+has is decided here, from the database itself: a file on a host can be lost or left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _database, _sqlite
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+
+try:
+    from psycopg2 import sql
+except ImportError:
+    pass
+
+# What the routine's sessions are called in pg_stat_activity, so that one that outlived its parent is recognised.
+ROUTINE = "matrixops.synapse_postgres routine"
+
+# One move at a time into a database: the key of an advisory lock, "synapsepg" without its vowels in ASCII.
+_LOCK = 0x736E707370
+_LOCK_WAIT = 10.0
+
+_RECORD = """
+CREATE SCHEMA IF NOT EXISTS synapse_postgres;
+CREATE TABLE IF NOT EXISTS synapse_postgres.move (
+    only_one boolean PRIMARY KEY DEFAULT true CHECK (only_one),
+    status text NOT NULL CHECK (status IN ('running', 'ported')),
+    source text NOT NULL,
+    digests text[] NOT NULL,
+    last_transaction bigint,
+    started_at timestamptz NOT NULL,
+    ported_at timestamptz
+);
+COMMENT ON TABLE synapse_postgres.move IS 'How Synapse''s data came here from SQLite; kept so that it is never overwritten.';
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """Our record of the move into a database: what was read, and the last transaction of the routine's when it ended."""
+
+    status: str
+    source: str
+    digests: tuple[str, ...]
+    last_transaction: int | None
+
+
+@contextlib.contextmanager
+def only_one(cursor, database: str):
+    """Hold the lock of moves into the connected ``database`` within the block; Refusal when another one keeps it."""
+    deadline = time.monotonic() + _LOCK_WAIT
+    while True:
+        cursor.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,))
+        if cursor.fetchone()[0]:
+            break
+        if time.monotonic() > deadline:
+            raise Refusal(f"Another move into the database {database!r} is under way.", "Wait until it has ended.")
+        time.sleep(0.5)
+    try:
+        yield
+    finally:
+        if not cursor.connection.closed:
+            cursor.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
+
+
+def record(cursor) -> Record | None:
+    """Return our record of the move in the connected database, None when there is none."""
+    cursor.execute("SELECT to_regclass('synapse_postgres.move')")
+    if cursor.fetchone()[0] is None:
+        return None
+    cursor.execute("SELECT status, source, digests, last_transaction FROM synapse_postgres.move")
+    row = cursor.fetchone()
+    return Record(row[0], row[1], tuple(row[2]), row[3]) if row else None
+
+
+def begin(cursor, source: str, digest: str) -> None:
+    """Record that the routine is about to run on ``source`` with the content ``digest``."""
+    cursor.execute(_RECORD)
+    cursor.execute(
+        "INSERT INTO synapse_postgres.move (status, source, digests, started_at) VALUES ('running', %s, %s, now())"
+        " ON CONFLICT (only_one) DO UPDATE SET status = 'running', source = excluded.source, digests = excluded.digests,"
+        " last_transaction = NULL, started_at = excluded.started_at, ported_at = NULL",
+        (source, [digest]),
+    )
+
+
+def end(cursor, digests: list[str]) -> None:
+    """Record that the routine has ended well; ``digests`` are the source's before and after (the routine may migrate it)."""
+    cursor.execute(
+        "UPDATE synapse_postgres.move SET status = 'ported', digests = %s, ported_at = now(),"
+        " last_transaction = pg_current_xact_id()::text::bigint",
+        (sorted(set(digests)),),
+    )
+
+
+def is_finished(cursor, digest: str) -> bool:
+    """Tell whether the routine needs to run on a source of content ``digest``; Refusal where it must not.
+
+    True: this very content was ported to the end. False: it is safe to run, on an empty target, or on one where only the
+    routine has written. The cursor is the target's.
+    """
+    tables = {name.split(".", 1)[1] for name in _database.tables(cursor) if name.startswith("public.")}
+    found = record(cursor)
+    if found and found.status == "ported" and digest in found.digests:
+        return True
+    if not tables:
+        return False
+    if "schema_version" not in tables:
+        raise Refusal(
+            f"The target database holds {len(tables)} tables that are not Synapse's, {min(tables)} among them.",
+            "Give Synapse a database of its own.",
+        )
+    return False
+
+
+def require_only_ported(cursor, source: str) -> None:
+    """Raise Refusal when the target holds what the routine did not write there, or what ``source`` does not explain."""
+    found = record(cursor)
+    if found and found.status == "ported":
+        traces = _written_since(cursor, found.last_transaction)
+    elif found or _exists(cursor, "port_from_sqlite3"):
+        traces = _unexplained(cursor, source)
+    else:
+        traces = [f"{count} rows in {table}" for table, count in _counts(cursor, ("users", "events", "rooms")).items() if count]
+    if traces:
+        raise Refusal(
+            f"Synapse has written to the target database ({', '.join(traces)}). "
+            "Porting into it again would empty its tables and lose that.",
+            "If Synapse lives on PostgreSQL already, there is nothing to do. To port another SQLite file, "
+            "give it a new database.",
+        )
+
+
+def require_unused(cursor) -> None:
+    """Raise Refusal when the role has another session in the target: Synapse, or a routine that outlived its parent."""
+    deadline = time.monotonic() + _LOCK_WAIT
+    while True:
+        cursor.execute(
+            "SELECT pid, application_name FROM pg_stat_activity WHERE datname = current_database()"
+            " AND usename = current_user AND pid <> pg_backend_pid()"
+            " AND coalesce(backend_type, 'client backend') = 'client backend'"
+        )
+        sessions = cursor.fetchall()
+        if not sessions:
+            return
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.5)
+    pid, name = sessions[0]
+    if name == ROUTINE:
+        raise Refusal(
+            f"An earlier run of the port routine is still at work on the target (server process {pid}).", "Wait for it."
+        )
+    raise Refusal(
+        f"Somebody is connected to the target database with Synapse's role (server process {pid}, {name or 'unnamed'}).",
+        "If it is Synapse, it lives there already; otherwise end that session.",
+    )
+
+
+def _exists(cursor, table: str) -> bool:
+    cursor.execute("SELECT to_regclass(%s)", (f"public.{table}",))
+    return cursor.fetchone()[0] is not None
+
+
+def _counts(cursor, tables: tuple) -> dict[str, int]:
+    counts = {}
+    for table in tables:
+        if _exists(cursor, table):
+            cursor.execute(sql.SQL("SELECT count(*) FROM public.{}").format(sql.Identifier(table)))
+            counts[table] = cursor.fetchone()[0]
+    return counts
+
+
+def _written_since(cursor, last_transaction: int) -> list[str]:
+    """Return the tables of public that hold a row of a transaction later than ``last_transaction``, a full 64-bit number.
+
+    A row's xmin is the low half of its transaction's number, so it says nothing two thousand million transactions later;
+    then the target counts as written to.
+    """
+    cursor.execute("SELECT pg_current_xact_id()::text::bigint")
+    if cursor.fetchone()[0] - last_transaction >= 1 << 31:
+        return ["more transactions than can be told apart"]
+    cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
+    later = sql.SQL(
+        "SELECT EXISTS (SELECT FROM public.{} WHERE xmin::text::bigint > 2"
+        " AND ((xmin::text::bigint - %s) & 4294967295) BETWEEN 1 AND 2147483647)"
+    )
+    found = []
+    for (table,) in cursor.fetchall():
+        cursor.execute(later.format(sql.Identifier(table)), (last_transaction,))
+        if cursor.fetchone()[0]:
+            found.append(f"new rows in {table}")
+    return found
+
+
+def _unexplained(cursor, source: str) -> list[str]:
+    """Return traces of Synapse in a target whose port did not end, or was run by hand: what ``source`` does not explain.
+
+    The user directory is never ported, only rebuilt by a running Synapse; cache invalidations are only written on
+    PostgreSQL (synapse/storage/databases/main/cache.py); users and events are never renumbered.
+    """
+    explained = {
+        "user_directory": ("count(*)", 0),
+        "cache_invalidation_stream_by_instance": ("count(*)", 0),
+        "users": ("count(*)", None),
+        "events": ("max(stream_ordering)", None),
+    }
+    found = []
+    with _sqlite.reading(source) as connection:
+        for table, (measure, limit) in explained.items():
+            if not _exists(cursor, table):
+                continue
+            cursor.execute(sql.SQL("SELECT {} FROM public.{}").format(sql.SQL(measure), sql.Identifier(table)))
+            if limit is None:
+                limit = connection.execute(f"SELECT {measure} FROM {table}").fetchone()[0]
+            if (cursor.fetchone()[0] or 0) > (limit or 0):
+                found.append(f"rows in {table} that the SQLite file does not have")
+    return found

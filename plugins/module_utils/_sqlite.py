@@ -1,0 +1,212 @@
+# Copyright: the matrixops.synapse_postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""SQLite files: what one holds, whether it can be moved, a copy of one that is in use."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sqlite3
+import stat
+import urllib.parse
+
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+
+# The first bytes of every SQLite 3 database: https://www.sqlite.org/fileformat2.html, section 1.3.
+MAGIC = b"SQLite format 3\0"
+
+# Files that SQLite keeps beside a database; those of an older copy must not meet a newer one.
+SIDE_FILES = ("-wal", "-shm", "-journal")
+
+# Bytes of the header that count changes and name the writer's version, not content (section 1.3: offsets 24, 40, 92, 96).
+_COUNTERS = (slice(24, 28), slice(40, 44), slice(92, 100))
+
+_PIECE = 1 << 20
+_PAGES_PER_STEP = 4096
+
+
+@contextlib.contextmanager
+def reading(path: str):
+    """Yield a connection that cannot write to the SQLite database at ``path``; Refusal when it is damaged or locked."""
+    connection = sqlite3.connect(f"file:{urllib.parse.quote(path)}?mode=ro", uri=True, timeout=30, isolation_level=None)
+    try:
+        yield connection
+    except sqlite3.Error as error:
+        raise Refusal(
+            f"SQLite cannot read {path}: {error}.",
+            "Check that the file is whole (sqlite3 FILE 'PRAGMA quick_check') and that its folder may be read.",
+        ) from error
+    finally:
+        connection.close()
+
+
+def require_database(path: str) -> None:
+    """Raise Refusal unless ``path`` is a file that starts as every SQLite database does."""
+    if not os.path.isabs(path):
+        raise Refusal(f"The path {path} is not absolute.", "Give the whole path: SQLite would look in the task's own folder.")
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise Refusal(f"{path} is not a file.", "Give the path of Synapse's SQLite database.")
+        with open(path, "rb") as stream:
+            start = stream.read(len(MAGIC))
+    except OSError as error:
+        raise Refusal(
+            f"The SQLite database {path} cannot be read: {error.strerror}.",
+            "Give the path from database.args.database in homeserver.yaml, and run as a user who may read it.",
+        ) from error
+    if start != MAGIC:
+        raise Refusal(
+            f"{path} is not a SQLite database: it {'is empty' if not start else 'does not start as one'}.",
+            "Give the path from database.args.database in homeserver.yaml.",
+        )
+
+
+def inspect(path: str) -> dict:
+    """Return what the homeserver database at ``path`` holds, without writing to it.
+
+    ``{size (bytes), journal_mode, auto_vacuum (bool), users, events (rows), background_updates (list of names),
+    schema_version}``. Raises Refusal when it is no SQLite database or not one of Synapse's.
+    """
+    require_database(path)
+    with reading(path) as connection:
+
+        def ask(query: str) -> list:
+            return [row[0] for row in connection.execute(query)]
+
+        tables = set(ask("SELECT name FROM sqlite_master WHERE type = 'table'"))
+        missing = sorted({"users", "events", "schema_version", "background_updates"} - tables)
+        if missing:
+            raise Refusal(
+                f"{path} is a SQLite database but not one of Synapse's: it has no table {missing[0]}.",
+                "Give the path from database.args.database in homeserver.yaml.",
+            )
+        return {
+            "size": os.path.getsize(path),
+            "journal_mode": ask("PRAGMA journal_mode")[0],
+            "auto_vacuum": ask("PRAGMA auto_vacuum")[0] != 0,
+            "users": ask("SELECT count(*) FROM users")[0],
+            "events": ask("SELECT count(*) FROM events")[0],
+            "background_updates": ask("SELECT update_name FROM background_updates ORDER BY 1"),
+            "schema_version": ask("SELECT version FROM schema_version")[0],
+        }
+
+
+def unfit_to_move(path: str, facts: dict) -> list[tuple[str, str]]:
+    """Return why the database at ``path`` cannot be moved, as (found, remedy) pairs; ``facts`` are inspect()'s."""
+    problems = []
+    if facts["users"] == 0:
+        problems.append(
+            (
+                f"{path} holds no users: it is an empty homeserver's database.",
+                "A mistyped path makes Synapse create one; give the path that homeserver.yaml names.",
+            )
+        )
+    if facts["auto_vacuum"]:
+        problems.append(
+            (
+                f"{path} has auto_vacuum on, which changes the row ids that the port routine goes by.",
+                "Stop Synapse, run PRAGMA auto_vacuum=off and then VACUUM on it in sqlite3, and start Synapse again.",
+            )
+        )
+    if facts["background_updates"]:
+        some = ", ".join(facts["background_updates"][:3])
+        problems.append(
+            (
+                f"{path} has {len(facts['background_updates'])} pending background updates ({some}).",
+                "Start Synapse and wait until it has finished them, or run its update_synapse_database "
+                "--run-background-updates with Synapse stopped. Never delete them.",
+            )
+        )
+    return problems
+
+
+def require_movable(path: str, facts: dict) -> None:
+    """Raise one Refusal that tells every reason why the database at ``path`` cannot be moved."""
+    problems = unfit_to_move(path, facts)
+    if problems:
+        raise Refusal(" ".join(found for found, _ in problems), " ".join(remedy for _, remedy in problems))
+
+
+def digest(path: str) -> str:
+    """Return a hexadecimal digest of the content of the database at ``path``, the same for a snapshot and its source.
+
+    The header's counters are left out, which differ between equal databases; a write-ahead log with content counts in.
+    """
+    hashed = hashlib.blake2b(digest_size=32)
+    with open(path, "rb") as stream:
+        header = bytearray(stream.read(100))
+        for counter in _COUNTERS:
+            header[counter] = bytes(counter.stop - counter.start)
+        hashed.update(header)
+        _feed(hashed, stream)
+    with contextlib.suppress(FileNotFoundError), open(f"{path}-wal", "rb") as stream:
+        _feed(hashed, stream)
+    return hashed.hexdigest()
+
+
+def _feed(hashed, stream) -> None:
+    for piece in iter(lambda: stream.read(_PIECE), b""):
+        hashed.update(piece)
+
+
+def copy(source: str, target: str) -> None:
+    """Copy the database ``source``, in use or not, page by page to the new file ``target``, mode 0600, and check it.
+
+    SQLite's backup API keeps every row id, which VACUUM INTO does not. In WAL mode one read transaction gives one moment's
+    content and blocks no writer (https://www.sqlite.org/wal.html, section 2.2). In the other modes it would, so the copy goes
+    in steps there and starts again after each write, a bounded number of times. Raises Refusal; removes what it left.
+    """
+    os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    try:
+        with reading(source) as connection, contextlib.closing(sqlite3.connect(target)) as written:
+            if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+                connection.execute("BEGIN")
+                connection.execute("SELECT 1 FROM sqlite_master").fetchall()
+            connection.backup(written, pages=_PAGES_PER_STEP, progress=_Patience(source), sleep=0.05)
+        _require_whole(target)
+        with open(target, "rb+") as stream:
+            os.fsync(stream.fileno())
+    except BaseException:
+        remove(target)
+        raise
+
+
+class _Patience:
+    """Ends a copy that starts again and again because the source is written to all the time."""
+
+    RESTARTS = 20
+
+    def __init__(self, source: str) -> None:
+        self.source, self.left, self.restarts = source, None, 0
+
+    def __call__(self, status: int, remaining: int, total: int) -> None:
+        self.restarts += self.left is not None and remaining > self.left
+        self.left = remaining
+        if self.restarts > self.RESTARTS:
+            raise Refusal(
+                f"{self.source} is written to faster than it can be copied; the copy started again {self.RESTARTS} times.",
+                "Stop Synapse for the copy, or switch the database to WAL (PRAGMA journal_mode=WAL), as Synapse itself does.",
+            )
+
+
+def _require_whole(path: str) -> None:
+    with reading(path) as connection:
+        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    for suffix in SIDE_FILES:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path + suffix)
+    if found != "ok":
+        raise Refusal(
+            f"The copy {path} is damaged, and so is its source: {found}.",
+            "Restore the source from a backup, or recover it with sqlite3's .recover, before moving it.",
+        )
+
+
+def remove(path: str) -> None:
+    """Remove the database at ``path`` with what SQLite keeps beside it; nothing there is no error."""
+    for suffix in ("", *SIDE_FILES):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path + suffix)

@@ -1,0 +1,155 @@
+#!/usr/bin/python
+
+# Copyright: the matrixops.synapse_postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: postgres_database
+short_description: A PostgreSQL database with the encoding and locale that Synapse needs
+description:
+  - Makes a database exist with the given owner, encoding and locale, by default the ones that Synapse insists on.
+  - The encoding and the locale of a database are fixed when it is made. One that exists with others is refused, with the
+    way to repair it; the catalog is never edited.
+  - A database that holds tables is never dropped.
+version_added: 0.1.0
+author: The matrixops.synapse_postgres contributors (@matrixops)
+extends_documentation_fragment:
+  - matrixops.synapse_postgres.connection
+  - matrixops.synapse_postgres.attributes.step
+options:
+  name:
+    description:
+      - Name of the database, at most 63 bytes.
+    type: str
+    required: true
+  owner:
+    description:
+      - Role that owns the database. Without it the owner is left as it is, and a new database belongs to O(login_user).
+    type: str
+  encoding:
+    description:
+      - Encoding of the database's text.
+    type: str
+    default: UTF8
+  lc_collate:
+    description:
+      - How the database sorts. Synapse refuses any other than V(C).
+    type: str
+    default: C
+  lc_ctype:
+    description:
+      - How the database classes characters. Synapse refuses any other than V(C).
+    type: str
+    default: C
+  template:
+    description:
+      - Database that a new one is copied from. Only V(template0) can be given another locale.
+    type: str
+    default: template0
+  state:
+    description:
+      - Whether the database exists.
+    type: str
+    choices: [present, absent]
+    default: present
+"""
+
+EXAMPLES = r"""
+- name: Synapse's database
+  become: true
+  become_user: postgres
+  matrixops.synapse_postgres.postgres_database:
+    name: synapse
+    owner: synapse
+"""
+
+RETURN = r"""
+database:
+  description: The database as it is now, or would be.
+  returned: always
+  type: dict
+  sample:
+    name: synapse
+    state: present
+    owner: synapse
+    encoding: UTF8
+    lc_collate: C
+    lc_ctype: C
+    locale_provider: libc
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _database
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
+
+
+def described(name: str, database: dict | None) -> dict:
+    """Return the database as it is shown to a person."""
+    return {"name": name, "state": "present", **database} if database else {"name": name, "state": "absent"}
+
+
+def present(cursor, params: dict, check_mode: bool) -> tuple[dict | None, dict]:
+    """Bring the database to its wished state; return it before and after."""
+    name, owner = params["name"], params["owner"]
+    before = _database.find(cursor, name)
+    wished = {
+        "owner": owner,
+        "encoding": _database.known_encoding(cursor, params["encoding"]),
+        "lc_collate": params["lc_collate"],
+        "lc_ctype": params["lc_ctype"],
+        "locale_provider": "libc",
+    }
+    if before is None:
+        if not check_mode:
+            _database.create(cursor, name, wished, params["template"])
+        return None, wished
+    wrong = _database.differences(before, wished)
+    if wrong:
+        raise _database.refuse_locale(name, wrong)
+    if owner and owner != before["owner"] and not check_mode:
+        _database.give_to(cursor, name, owner)
+    return before, {**before, "owner": owner or before["owner"]}
+
+
+def absent(cursor, params: dict, check_mode: bool) -> tuple[dict | None, None]:
+    """Make the database not exist, unless it holds tables; return it before and after."""
+    before = _database.find(cursor, params["name"])
+    if before:
+        within = {**params, "login_db": params["name"]}
+        with _connection.session(within, what="postgres_database") as inside, inside.cursor() as look:
+            _database.require_empty(look, params["name"])
+        if not check_mode:
+            _database.drop(cursor, params["name"])
+    return before, None
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=_connection.connection_spec(
+            name=dict(type="str", required=True),
+            owner=dict(type="str"),
+            encoding=dict(type="str", default="UTF8"),
+            lc_collate=dict(type="str", default="C"),
+            lc_ctype=dict(type="str", default="C"),
+            template=dict(type="str", default="template0"),
+            state=dict(type="str", choices=["present", "absent"], default="present"),
+        ),
+        supports_check_mode=True,
+    )
+    params = module.params
+    step = present if params["state"] == "present" else absent
+    with told_to(module):
+        _connection.require_name("database", params["name"])
+        with _connection.session(params, autocommit=True, what="postgres_database") as connection:
+            with connection.cursor() as cursor:
+                before, after = step(cursor, params, module.check_mode)
+    shown = described(params["name"], before), described(params["name"], after)
+    module.exit_json(changed=shown[0] != shown[1], database=shown[1], diff={"before": shown[0], "after": shown[1]})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+#!/usr/bin/python
+
+# Copyright: the matrixops.synapse_postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: synapse_database_info
+short_description: Log in to Synapse's database and tell what is there
+description:
+  - Connects the way Synapse does and tells the server's version, the database's encoding and locale, and what Synapse
+    keeps in it. It changes nothing.
+  - Run on the Synapse host with O(synapse_python), a success proves that Synapse's own interpreter has psycopg2 and that
+    the role may log in from there.
+version_added: 0.1.0
+author: The matrixops.synapse_postgres contributors (@matrixops)
+extends_documentation_fragment:
+  - matrixops.synapse_postgres.connection
+  - matrixops.synapse_postgres.attributes.info
+options:
+  synapse_python:
+    description:
+      - The interpreter that runs Synapse. With it the connection is made by that interpreter, not by Ansible's.
+    type: path
+"""
+
+EXAMPLES = r"""
+- name: The proof that Synapse will reach its database
+  matrixops.synapse_postgres.synapse_database_info:
+    login_host: db.example.org
+    login_user: synapse
+    login_password: "{{ synapse_postgres_password }}"
+    login_db: synapse
+    synapse_python: /opt/venvs/matrix-synapse/bin/python
+  register: proof
+"""
+
+RETURN = r"""
+server_version:
+  description: Version of the server, as a number such as 150018.
+  returned: always
+  type: int
+psycopg2_version:
+  description: Version of the psycopg2 that connected.
+  returned: always
+  type: str
+database:
+  description: Owner, encoding and locale of the database.
+  returned: always
+  type: dict
+  sample: {owner: synapse, encoding: UTF8, lc_collate: C, lc_ctype: C, locale_provider: libc}
+problems:
+  description: Why Synapse would refuse this database; empty when it is right.
+  returned: always
+  type: list
+  elements: str
+tables:
+  description: How many tables the database holds.
+  returned: always
+  type: int
+schema_version:
+  description: Version of Synapse's schema in the database, null when Synapse has not made one.
+  returned: always
+  type: int
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.common.respawn import has_respawned
+
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _database, _interpreter
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
+
+
+def look(connection, cursor, name: str) -> dict:
+    """Return what the module tells about the connected database ``name``."""
+    database = _database.find(cursor, name)
+    tables = _database.tables(cursor)
+    schema_version = None
+    if "public.schema_version" in tables:
+        cursor.execute("SELECT max(version) FROM public.schema_version")
+        schema_version = cursor.fetchone()[0]
+    return {
+        "server_version": connection.server_version,
+        "psycopg2_version": _connection.psycopg2.__version__,
+        "database": database,
+        "problems": _database.unfit_for_synapse(database),
+        "tables": len(tables),
+        "schema_version": schema_version,
+    }
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=_connection.connection_spec(synapse_python=dict(type="path")),
+        supports_check_mode=True,
+    )
+    params = module.params
+    with told_to(module):
+        if params["synapse_python"] and not has_respawned():
+            _interpreter.move_to(params["synapse_python"])
+        _interpreter.need({"psycopg2": "psycopg2"}, params["synapse_python"])
+        with _connection.session(params, what="synapse_database_info") as connection, connection.cursor() as cursor:
+            found = look(connection, cursor, params["login_db"])
+    module.exit_json(changed=False, **found)
+
+
+if __name__ == "__main__":
+    main()

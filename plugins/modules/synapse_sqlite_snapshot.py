@@ -1,0 +1,126 @@
+#!/usr/bin/python
+
+# Copyright: the matrixops.synapse_postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: synapse_sqlite_snapshot
+short_description: A page-exact copy of a live SQLite database of Synapse's
+description:
+  - Copies Synapse's SQLite database, write-ahead log included, while Synapse goes on using it, and checks the copy.
+  - The copy is made by SQLite's backup API, so that every row keeps its row id, by which the port routine goes. It has
+    mode 0600 and belongs to the user that the task runs as.
+  - A copy that is already equal to its source stays as it is.
+version_added: 0.1.0
+author: The matrixops.synapse_postgres contributors (@matrixops)
+extends_documentation_fragment:
+  - matrixops.synapse_postgres.attributes.step
+options:
+  src:
+    description:
+      - Absolute path of the database that Synapse uses.
+    type: path
+    required: true
+  dest:
+    description:
+      - Absolute path of the copy. Its folder must exist. The copy that was there before is replaced at the end.
+    type: path
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: A copy of the homeserver's database to port from
+  become: true
+  matrixops.synapse_postgres.synapse_sqlite_snapshot:
+    src: /var/lib/matrix-synapse/homeserver.db
+    dest: /var/lib/matrix-synapse/port/snapshot.db
+"""
+
+RETURN = r"""
+source:
+  description: What the source holds.
+  returned: always
+  type: dict
+  sample:
+    size: 984000000
+    journal_mode: wal
+    auto_vacuum: false
+    users: 120
+    events: 410000
+    background_updates: []
+    schema_version: 93
+dest:
+  description: Path of the copy.
+  returned: always
+  type: str
+  sample: /var/lib/matrix-synapse/port/snapshot.db
+"""
+
+import os
+import shutil
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _sqlite
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, told_to
+
+
+def require_room(size: int, dest: str) -> None:
+    """Raise Refusal unless the copy's file system has room for ``size`` bytes beside the copy that is there."""
+    folder = os.path.dirname(dest)
+    if not os.path.isabs(dest) or not os.path.isdir(folder):
+        raise Refusal(f"The folder of the copy, {folder or dest}, does not exist.", "Make it, with mode 0700, or choose another.")
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise Refusal(
+            f"The copy needs {size >> 20} MiB, and the file system of {folder} has {free >> 20} MiB left.",
+            "Make room there, or choose a dest on another file system.",
+        )
+
+
+def is_equal(src: str, dest: str) -> bool:
+    """Tell, without writing, whether ``dest`` has the content of ``src``; a log still to be merged is a difference."""
+    log = f"{src}-wal"
+    if not os.path.exists(dest) or (os.path.exists(log) and os.path.getsize(log)):
+        return False
+    return os.path.getsize(src) == os.path.getsize(dest) and _sqlite.digest(src) == _sqlite.digest(dest)
+
+
+def snapshot(src: str, dest: str) -> bool:
+    """Make ``dest`` a copy of ``src``; return whether it had to be replaced."""
+    fresh = f"{dest}.partial"
+    _sqlite.remove(fresh)
+    _sqlite.copy(src, fresh)
+    if os.path.exists(dest) and _sqlite.digest(fresh) == _sqlite.digest(dest):
+        _sqlite.remove(fresh)
+        return False
+    _sqlite.remove(dest)  # with the log of a routine that was killed: it must not be applied to the new copy
+    os.replace(fresh, dest)
+    return True
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=dict(src=dict(type="path", required=True), dest=dict(type="path", required=True)),
+        supports_check_mode=True,
+    )
+    src, dest = module.params["src"], module.params["dest"]
+    with told_to(module):
+        source = _sqlite.inspect(src)
+        if os.path.realpath(src) == os.path.realpath(dest):
+            raise Refusal(f"The source and the copy are the same file, {src}.", "Give another dest.")
+        require_room(source["size"], dest)
+        there = os.path.exists(dest)
+        changed = not is_equal(src, dest)
+        if changed and not module.check_mode:
+            changed = snapshot(src, dest)
+    before = {"path": dest, "state": "an older copy" if there else "absent"}
+    after = {"path": dest, "state": f"a copy of {src}"} if changed else before
+    module.exit_json(changed=changed, source=source, dest=dest, diff={"before": before, "after": after})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,378 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""postgres_settings against real servers: what is in force, what waits for a restart, what is refused and put back."""
+
+import contextlib
+import pathlib
+import stat
+import time
+
+import pytest
+
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _settings
+
+# Spellings whose reading by us and by the server is compared: numbers, units, booleans, choices, and near misses of each.
+SPELLINGS = [
+    "128", "128kB", "128 kB", " 128kB ", "128 KB", "1.5GB", "30.1GB", "0.5kB", "0x10", "0x10MB", "0x1.8p3", "010", "08",
+    "1e2", "1e2kB", "1e", "+5", "-1", "-1kB", ".5GB", "-.5", "5.5", "2.5", "3.5", "1d", "1h", "1 min", "1min30s", "90s",
+    "100ms", "500us", "1.5s", "1us", "2147483647", "2147483648", "9999999999999999999999", "1e400", "inf", "nan", "on", "ON",
+    "of", "o", "off", "tru", "t", "yes", "y", "n", "0", "1", "2", "True", "False", "debug", "info", "fatal", "archive",
+    "hot_standby", "replica", "none", "all", "try", "0.9", "1.0", "0.123456789", "12345678.9", "1TB", "1B", "8192B", "1kB kB",
+    "1_000", "1,5", "100%", "", "  ", "1\t", "\x0b3", "٣",
+]  # fmt: skip
+
+# One parameter for each unit and type of number that a reload changes and that cannot harm the test.
+NUMBERS = [
+    "log_parameter_max_length", "work_mem", "maintenance_work_mem", "backend_flush_after", "bgwriter_flush_after",
+    "max_wal_size", "bgwriter_delay", "wal_writer_delay", "checkpoint_timeout", "archive_timeout", "log_rotation_age",
+    "log_autovacuum_min_duration", "vacuum_cost_limit", "effective_cache_size", "autovacuum_vacuum_cost_delay",
+    "random_page_cost", "autovacuum_vacuum_scale_factor", "geqo_threshold",
+]  # fmt: skip
+
+MEMORY = ["512MB", "1GB", "2GB", "4GB", "8GB", "16GB", "32GB", "64GB"]
+
+
+def restart(cluster):
+    cluster.stop()
+    cluster.start()
+
+
+def reload(cluster):
+    before = cluster.rows("SELECT pg_conf_load_time()")
+    cluster.rows("SELECT pg_reload_conf()")
+    deadline = time.monotonic() + 10
+    while cluster.rows("SELECT pg_conf_load_time()") == before and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def file(cluster):
+    """The module's file by default, absent; removed afterwards, and the server as it was."""
+    path = cluster.data / "conf.d" / "90-synapse-postgres.conf"
+    main, auto = cluster.data / "postgresql.conf", cluster.data / "postgresql.auto.conf"
+    kept = [(other, other.read_bytes()) for other in (main, auto)]
+    yield path
+    for other in path.parent.iterdir():
+        other.unlink()
+    for other, content in kept:
+        other.write_bytes(content)
+    reload(cluster)
+    if cluster.rows("SELECT name FROM pg_settings WHERE pending_restart"):
+        restart(cluster)
+
+
+@pytest.fixture
+def apply(cluster, run, file):
+    """``apply(settings, check=False, **options)`` -> the module's result."""
+
+    def with_settings(settings, check=False, **options):
+        return run("postgres_settings", {**cluster.login, "settings": settings, **options}, check=check)
+
+    return with_settings
+
+
+def test_what_a_reload_brings_is_in_force_and_not_written_again(cluster, apply, file):
+    settings = {"work_mem": "12 MB", "log_min_duration_statement": 5000, "enable_seqscan": False, "random_page_cost": 1.1}
+    result = apply(settings, comments={"work_mem": "For sorts."})
+    assert result["changed"] and result["path"] == str(file), result
+    assert (result["restart_required"], result["restart_parameters"], result["reload_required"]) == (False, [], False)
+    shown = cluster.rows(
+        "SELECT current_setting('work_mem'), current_setting('log_min_duration_statement'), current_setting('enable_seqscan')"
+    )
+    assert shown == [("12MB", "5s", "off")]
+    assert "# For sorts.\nwork_mem = '12 MB'\n" in file.read_text() == result["diff"]["after"]
+    written = file.stat()
+    again = apply(settings, comments={"work_mem": "For sorts."})
+    assert not again["changed"] and again["diff"]["before"] == again["diff"]["after"]
+    assert (file.stat().st_mtime_ns, file.stat().st_ino) == (written.st_mtime_ns, written.st_ino)
+
+
+def test_the_file_is_for_everybody_to_read_and_belongs_to_the_folders_owner(apply, file):
+    apply({"work_mem": "8MB"})
+    found, folder = file.stat(), file.parent.stat()
+    assert stat.S_IMODE(found.st_mode) == 0o644 and (found.st_uid, found.st_gid) == (folder.st_uid, folder.st_gid)
+    file.chmod(0o640)
+    assert apply({"work_mem": "9MB"})["changed"]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640 and file.stat().st_uid == folder.st_uid
+
+
+def test_a_restart_is_required_until_it_happened(cluster, apply):
+    settings = {"shared_buffers": "64MB", "max_connections": 90, "work_mem": "8MB"}
+    foretold = apply(settings, check=True)
+    done = apply(settings)
+    again, checked = apply(settings), apply(settings, check=True)
+    for result in (foretold, done, again, checked):
+        assert result["restart_required"] and result["restart_parameters"] == ["max_connections", "shared_buffers"], result
+    assert (foretold["changed"], done["changed"], again["changed"], checked["changed"]) == (True, True, False, False)
+    restart(cluster)
+    result = apply(settings)
+    assert (result["changed"], result["restart_required"], result["restart_parameters"]) == (False, False, [])
+    assert cluster.rows("SHOW shared_buffers") == [("64MB",)]
+
+
+def test_another_spelling_of_the_running_value_needs_no_restart(apply):
+    # postgresql.conf, by initdb, has shared_buffers = 128MB; wal_buffers = -1 is the server's own choice.
+    same = {
+        "shared_buffers": "0.125 GB",
+        "huge_pages": "TRY",
+        "wal_buffers": -1,
+        "max_connections": "0x64",
+        "wal_level": "archive",
+    }
+    assert apply(same, check=True)["restart_parameters"] == []
+    result = apply(same)
+    assert result["changed"] and result["restart_parameters"] == [], result
+    assert apply({"shared_buffers": 16384})["restart_parameters"] == []
+    assert apply({"wal_buffers": "1MB"}, check=True)["restart_parameters"] == ["wal_buffers"]
+    assert apply({"wal_buffers": "1MB"})["restart_parameters"] == ["wal_buffers"]
+
+
+def test_a_value_that_the_server_respells_at_its_start_does_not_ask_for_restarts_for_ever(cluster, apply):
+    assert apply({"cluster_name": "Zürich"})["restart_parameters"] == ["cluster_name"]
+    restart(cluster)
+    assert cluster.rows("SHOW cluster_name") != [("Zürich",)]
+    assert apply({"cluster_name": "Zürich"})["restart_parameters"] == []
+    assert apply({"cluster_name": "Bern"})["restart_parameters"] == ["cluster_name"]
+
+
+def test_settings_taken_away_are_reset_and_wait_for_a_restart_where_they_need_one(cluster, apply, file):
+    apply({"shared_buffers": "64MB", "work_mem": "8MB"})
+    restart(cluster)
+    foretold = apply({}, check=True)
+    done = apply({})
+    again = apply({})
+    assert (foretold["changed"], done["changed"], again["changed"]) == (True, True, False)
+    for result in (foretold, done, again):
+        assert result["restart_parameters"] == ["shared_buffers"], result
+    assert "=" not in file.read_text() and cluster.rows("SHOW work_mem") == [("4MB",)]
+    restart(cluster)
+    assert not apply({})["restart_required"] and cluster.rows("SHOW shared_buffers") == [("128MB",)]
+
+
+def test_check_mode_foretells_and_touches_nothing(cluster, apply, file):
+    settings = {"shared_buffers": "64MB", "work_mem": "8MB"}
+    loaded = cluster.rows("SELECT pg_conf_load_time()")
+    foretold = apply(settings, check=True)
+    assert foretold["changed"] and foretold["reload_required"] and not file.exists()
+    assert cluster.rows("SELECT pg_conf_load_time()") == loaded
+    done = apply(settings)
+    keys = ("changed", "path", "diff", "restart_required", "restart_parameters", "overridden")
+    assert [foretold[key] for key in keys] == [done[key] for key in keys]
+    assert apply({"work_mem": "9MB"}, check=True)["changed"] and "8MB" in file.read_text()
+    unchanged = apply(settings, check=True)
+    assert not unchanged["changed"] and not unchanged["reload_required"]
+
+
+def test_alter_system_is_named_and_does_not_ask_for_a_restart_that_would_not_help(cluster, apply):
+    cluster.rows("ALTER SYSTEM SET work_mem = '5MB'")
+    cluster.rows("ALTER SYSTEM SET shared_buffers = '128MB'")
+    settings = {"work_mem": "6MB", "shared_buffers": "64MB", "max_wal_size": "2GB"}
+    for check in (True, False, True, False):
+        result = apply(settings, check=check)
+        assert sorted(result["overridden"]) == ["shared_buffers", "work_mem"] and not result["restart_required"], result
+        place = result["overridden"]["work_mem"]
+        assert place == f"{cluster.data / 'postgresql.auto.conf'}, line 3"
+        assert any("work_mem" in str(warning) and place in str(warning) for warning in result["warnings"])
+    cluster.rows("ALTER SYSTEM RESET ALL")
+    reload(cluster)
+    result = apply(settings)
+    assert not result["overridden"] and result["restart_parameters"] == ["shared_buffers"]
+
+
+def test_a_later_file_or_line_is_named_and_an_earlier_one_is_not(cluster, apply, file):
+    (file.parent / "10-before.conf").write_text("work_mem = 5MB\ngeqo = off\n")
+    (file.parent / "95-after.conf").write_text("\nWORK_MEM = 7MB\njit = 'neither'\n")
+    with (cluster.data / "postgresql.conf").open("a") as stream:
+        stream.write("max_wal_size = 3GB\n")
+    number = len((cluster.data / "postgresql.conf").read_text().splitlines())
+    expected = {
+        "work_mem": f"{file.parent / '95-after.conf'}, line 2",
+        "max_wal_size": f"{cluster.data / 'postgresql.conf'}, line {number}",
+    }
+    for check in (True, False, True, False):
+        result = apply({"work_mem": "6MB", "geqo": True, "max_wal_size": "2GB", "jit": False}, check=check)
+        assert result["overridden"] == expected, result
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"shared_bufers": "1GB"}, "Did you mean shared_buffers?"),
+        ({"include_dir": "x"}, "no parameter 'include_dir'"),
+        ({"work_mem": "8MiB"}, "work_mem cannot be '8MiB': 'MiB' is not a unit of it; it has B, kB, MB, GB, TB"),
+        ({"work_mem": "1kB"}, "work_mem cannot be '1kB': 1, in units of kB, is outside 64 to 2147483647"),
+        ({"huge_pages": "maybe"}, "huge_pages cannot be 'maybe': allowed are off, on, try"),
+        ({"random_page_cost": -2}, "is outside 0 to"),
+        ({"fsync": "maybe"}, "it is not a boolean"),
+        ({"block_size": 8192}, "block_size shows what the server or its cluster was built with"),
+        ({"work_mem": None}, "NoneType"),
+    ],
+)
+def test_bad_settings_are_refused_before_the_file_is_touched(apply, file, settings, words):
+    apply({"work_mem": "6MB"})
+    before = (file.read_bytes(), file.stat().st_ino)
+    for check in (True, False):
+        refused = apply({"geqo": False, **settings}, check=check)
+        assert refused.get("failed") and words in refused["msg"], refused
+    assert (file.read_bytes(), file.stat().st_ino) == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"timezone": "Nowhere/Never"}, 'invalid value for parameter "TimeZone": "Nowhere/Never"'),
+        (
+            {"default_text_search_config": "pg_catalog.klingon", "shared_buffers": "64MB"},
+            'invalid value for parameter "default_te',
+        ),
+        ({"recovery_target": "x", "shared_buffers": "64MB"}, 'invalid value for parameter "recovery_target"'),
+    ],
+)
+def test_what_only_the_server_can_judge_is_put_back_in_its_words(cluster, apply, file, settings, words):
+    refused = apply(settings)
+    assert refused.get("failed") and words in refused["msg"] and not file.exists(), refused
+    apply({"work_mem": "6MB"})
+    before = file.read_bytes()
+    assert apply(settings)["failed"] and file.read_bytes() == before
+    assert cluster.rows("SHOW work_mem") == [("6MB",)]
+
+
+def test_an_extensions_parameter_may_be_unknown_to_the_server(cluster, apply):
+    assert apply({"nobody.knows": "it"})["changed"]
+    assert cluster.rows("SHOW nobody.knows") == [("it",)]
+    assert not apply({"nobody.knows": "it"})["changed"]
+
+
+def test_strings_arrive_as_they_were_given(cluster, apply):
+    prefix = "it's \\ 'x' # \"y\" = %m \t ä\n\\n\r|"
+    apply({"log_line_prefix": prefix})
+    assert cluster.rows("SHOW log_line_prefix") == [(prefix,)]
+    assert not apply({"log_line_prefix": prefix})["changed"]
+
+
+def test_without_include_dir_it_is_refused_and_the_file_is_gone(cluster, apply, file):
+    conf = cluster.data / "postgresql.conf"
+    conf.write_text(conf.read_text().replace("include_dir = 'conf.d'", "#include_dir = 'conf.d'"))
+    for check in (True, False):
+        refused = apply({"work_mem": "6MB"}, check=check)
+        assert refused.get("failed") and not file.exists(), refused
+        assert "include_dir = 'conf.d'" in refused["msg"] and str(conf) in refused["msg"]
+    file.write_text("# Ansible managed (matrixops.synapse_postgres)\nwork_mem = '6MB'\n")
+    refused = apply({"work_mem": "6MB"})
+    assert refused.get("failed") and file.exists(), "an unchanged file that the server does not read was passed over"
+
+
+def test_a_file_of_ones_own_choice(cluster, apply, file):
+    other = cluster.data / "conf.d" / "50-other.conf"
+    assert apply({"work_mem": "6MB"}, path=str(other))["path"] == str(other)
+    assert cluster.rows("SHOW work_mem") == [("6MB",)] and not file.exists()
+    for path in (str(cluster.data / "conf.d" / "unread.txt"), str(cluster.data / "nowhere" / "x.conf")):
+        for check in (True, False):
+            refused = apply({"work_mem": "6MB"}, path=path, check=check)
+            assert refused.get("failed") and not pathlib.Path(path).exists(), refused
+
+
+def test_an_error_in_another_file_that_stops_every_reload_is_named(cluster, apply, file):
+    broken = cluster.data / "conf.d" / "20-broken.conf"
+    broken.write_text("\nwork_mem = 1 2\n")
+    for check in (True, False):
+        refused = apply({"work_mem": "6MB"}, check=check)
+        assert refused.get("failed") and f"{broken}, line 2: syntax error" in refused["msg"], refused
+        assert not file.exists()
+
+
+def test_an_error_in_our_own_file_is_written_over(cluster, apply, file):
+    file.write_text("work_mem = 1 2\nunknown = 1\n")
+    assert apply({"work_mem": "6MB"})["changed"] and cluster.rows("SHOW work_mem") == [("6MB",)]
+
+
+def test_a_file_that_was_written_but_never_loaded_is_loaded(cluster, apply, file):
+    apply({"work_mem": "6MB"})
+    text = file.read_text()
+    file.write_text(text.replace("6MB", "7MB"))
+    assert cluster.rows("SHOW work_mem") == [("6MB",)]
+    foretold = apply({"work_mem": "7MB"}, check=True)
+    assert foretold["changed"] and foretold["reload_required"] and cluster.rows("SHOW work_mem") == [("6MB",)]
+    assert apply({"work_mem": "7MB"})["changed"] and cluster.rows("SHOW work_mem") == [("7MB",)]
+    assert not apply({"work_mem": "7MB"})["changed"]
+
+
+def test_who_is_no_superuser_is_told_what_to_do(cluster, apply, file):
+    cluster.rows("CREATE ROLE watcher LOGIN PASSWORD 'watcher'; GRANT pg_monitor TO watcher")
+    try:
+        for check in (True, False):
+            refused = apply({"work_mem": "6MB"}, check=check, login_user="watcher", login_password="watcher")
+            assert refused.get("failed") and "become_user=postgres" in refused["msg"] and not file.exists(), refused
+    finally:
+        cluster.rows("DROP ROLE watcher")
+
+
+def test_the_server_reads_every_spelling_as_we_do(cluster, file):
+    """For every number, boolean and choice of the server: taken or refused alike; a hook's DETAIL is its own judgement."""
+    with contextlib.closing(cluster.connect()) as connection, connection.cursor() as cursor:
+        known = _settings.parameters(cursor)
+        set_later = {line["name"] for line in _settings.file_lines(cursor)}
+        names = [
+            row["name"]
+            for row in known.values()
+            if row["vartype"] != "string" and row["context"] != "internal" and row["name"] not in set_later
+        ]
+        names.remove("client_min_messages")  # would take away the words that this test reads
+        assert len(names) > 200
+        for spelling in SPELLINGS:
+            file.write_text(_settings.render(dict.fromkeys(names, spelling), {}))
+            lines = {line["name"]: line for line in _settings.file_lines(cursor) if line["sourcefile"] == str(file)}
+            assert set(lines) == set(names)
+            for name, line in lines.items():
+                refused = line["words"].startswith("invalid value") or "is outside the valid range" in line["words"]
+                refused = refused or "requires a" in line["words"]
+                if "DETAIL" not in line["words"]:
+                    assert refused != _settings._valid(known[name.lower()], spelling), (name, spelling, line["words"])
+
+
+def test_the_server_gives_numbers_the_value_that_we_do(cluster, file):
+    with contextlib.closing(cluster.connect()) as connection, connection.cursor() as cursor:
+        known = {name: row for name, row in _settings.parameters(cursor).items() if name in NUMBERS}
+    assert len(known) == len(NUMBERS) and {row["unit"] for row in known.values()} >= {
+        "B",
+        "kB",
+        "8kB",
+        "MB",
+        "ms",
+        "s",
+        "min",
+        None,
+    }
+    compared = 0
+    for spelling in SPELLINGS:
+        wished = {name: spelling for name, row in known.items() if _settings._valid(row, spelling)}
+        file.write_text(_settings.render(wished, {}))
+        reload(cluster)
+        for name, setting, source in cluster.rows(
+            "SELECT name, setting, sourcefile FROM pg_settings WHERE name = ANY(%s)", NUMBERS
+        ):
+            if name in wished and source == str(file):
+                assert _settings.meaning(known[name], setting) == _settings.meaning(known[name], spelling), (name, spelling)
+                compared += 1
+    assert compared > 300
+
+
+@pytest.mark.parametrize("memory", MEMORY)
+def test_every_server_takes_what_the_model_proposes(cluster, apply, run, memory):
+    options = {"memory": memory, "cpus": 12, "connections": 100, "server_version": cluster.major}
+    tuning = run("postgres_tuning_info", options)
+    result = apply(tuning["settings"], comments=tuning["comments"])
+    assert result.get("changed") and not result["overridden"], result
+    contexts = dict(cluster.rows("SELECT name, context FROM pg_settings WHERE name = ANY(%s)", list(tuning["settings"])))
+    waits = {name: reason["context"] == "restart" for name, reason in tuning["reasons"].items()}
+    assert waits == {name: context == "postmaster" for name, context in contexts.items()}
+    assert not apply(tuning["settings"], comments=tuning["comments"])["changed"]
+
+
+def test_a_server_starts_with_what_the_model_proposes(cluster, apply, run):
+    tuning = run("postgres_tuning_info", {"memory": "1GB", "cpus": 12, "connections": 100, "server_version": cluster.major})
+    assert apply(tuning["settings"])["restart_required"]
+    restart(cluster)
+    result = apply(tuning["settings"])
+    assert (result["changed"], result["restart_required"]) == (False, False)
+    for name, value in tuning["settings"].items():
+        assert cluster.rows(f"SHOW {name}") == [(value,)]

@@ -1,0 +1,97 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Run stages of the test: python3 tests/stages lint sanity unit integration molecule; see the Makefile.
+
+Each stage does its own set-up and is bounded in time. All that are asked for run, whatever the earlier ones came to;
+a table of their times and one line with the count close the output. The exit status tells whether all passed.
+"""
+
+import os
+import sys
+import time
+
+import hosts
+import machine
+import sanity
+
+STAGES = {}
+
+
+def stage(function):
+    STAGES[function.__name__] = function
+    return function
+
+
+@stage
+def setup() -> None:
+    """What the stages and `make demo` and `make bench` need, made now."""
+    machine.servers()
+
+
+@stage
+def lint() -> None:
+    """The Python, the YAML, the roles and the changelog's fragments, as their own linters see them."""
+    machine.run("ruff", "check", timeout=120)
+    machine.run("ruff", "format", "--check", timeout=120)
+    machine.run("antsibull-changelog", "lint", timeout=120)
+    machine.run("ansible-lint", "--offline", "--profile", "production", timeout=600)
+
+
+@stage
+def unit() -> None:
+    """The knowledge in plugins/module_utils, with no server."""
+    machine.run("pytest", "tests/unit", timeout=600)
+
+
+@stage
+def integration() -> None:
+    """The modules against real servers."""
+    machine.servers()
+    machine.run("pytest", "tests/integration", timeout=1800)
+
+
+@stage
+def molecule() -> None:
+    """The roles and playbooks on real hosts, in the scenario that SCENARIO names."""
+    hosts.scenario(os.environ.get("SCENARIO", "default"))
+
+
+STAGES["sanity"] = sanity.sanity
+
+
+def passed(name: str) -> tuple[bool, float]:
+    """Run one stage after its set-up; tell whether it passed and the seconds it took."""
+    print(f"=== {name}: started", flush=True)
+    start = time.monotonic()
+    try:
+        machine.setup()
+        STAGES[name]()
+        good = True
+    except machine.Unable as error:
+        print(f"{name}: {error}", flush=True)
+        good = False
+    seconds = time.monotonic() - start
+    print(f"=== {name}: {'passed' if good else 'FAILED'} after {seconds:.0f} s", flush=True)
+    return good, seconds
+
+
+def main(names: list[str]) -> int:
+    unknown = sorted(set(names) - set(STAGES))
+    if unknown or not names:
+        print(f"No stage {' '.join(unknown) or 'is named'}; there are: {' '.join(STAGES)}.", file=sys.stderr)
+        return 2
+    results = {}
+    try:
+        for name in names:
+            results[name] = (False, 0.0)
+            results[name] = passed(name)
+    finally:
+        print("\nstage          seconds  result")
+        for name, (good, seconds) in results.items():
+            print(f"{name:<14} {seconds:>7.0f}  {'passed' if good else 'FAILED'}")
+        good = sum(result[0] for result in results.values())
+        print(f"stages: {good} passed, {len(names) - good} failed", flush=True)
+    return 0 if good == len(names) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,152 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What the tests need on the machine: programs of Debian's, a virtualenv, the collection where Ansible looks for it.
+
+Only the standard library is used here, since this is what makes the rest available. All that is made goes to .cache.
+"""
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CACHE = ROOT / ".cache"
+VENV = CACHE / "venv"
+COLLECTIONS = CACHE / "collections"
+OWN = COLLECTIONS / "ansible_collections" / "matrixops" / "synapse_postgres"
+SYNAPSE = CACHE / "synapse"
+
+# Debian installs PostgreSQL with a running cluster; the tests make their own, and this machine may not want one.
+NO_CLUSTER = pathlib.Path("/etc/postgresql-common/createcluster.conf")
+
+
+class Unable(Exception):
+    """The machine lacks something, or a program failed; the sentence says which."""
+
+
+def run(*words, timeout: int, quiet: bool = False, **keywords) -> str:
+    """Run a program from the repository's root to its end; return its output when ``quiet``, else let it print.
+
+    Raises Unable when it fails or is not done after ``timeout`` seconds; then it and all it started are ended.
+    """
+    command = [str(word) for word in words]
+    keywords = {"cwd": ROOT, "env": environment(), **keywords}
+    if quiet:
+        keywords |= {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    try:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, **keywords)
+    except OSError as error:
+        raise Unable(f"{command[0]} cannot be run: {error}") from None
+    with process:
+        try:
+            output = process.communicate(timeout=timeout)[0]
+        except BaseException as error:
+            _end(process)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise Unable(f"{command[0]} was not done after {timeout} s and was ended.") from None
+            raise
+    if process.returncode:
+        raise Unable(f"{' '.join(command)} ended with {process.returncode}." + (f"\n{output}" if output else ""))
+    return output or ""
+
+
+def _end(process: subprocess.Popen) -> None:
+    """End a process and everything in its process group, asking first."""
+    for number, seconds in ((signal.SIGTERM, 20), (signal.SIGKILL, 10)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+
+
+def environment() -> dict:
+    """Return the environment of every program the stages run: our virtualenv first, Ansible's folders under .cache."""
+    path = [str(VENV / "bin"), os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"]
+    return {
+        **os.environ,
+        "PATH": os.pathsep.join(path),
+        "VIRTUAL_ENV": str(VENV),
+        "LC_ALL": "C.UTF-8",
+        "NO_COLOR": "1",
+        "COLUMNS": "160",
+        "ANSIBLE_HOME": str(CACHE / "ansible"),
+        "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
+    }
+
+
+def debian(packages: dict[str, bool], *beside: str) -> None:
+    """Install Debian packages, given as {name: is what we need of it here already}; with any goes all of ``beside``.
+
+    Unable says what to install where this is not Debian or we are not root.
+    """
+    missing = [name for name, here in packages.items() if not here]
+    if not missing:
+        return
+    if os.geteuid() != 0 or not has("apt-get"):
+        raise Unable(f"Missing on this machine, and to be installed by its administrator: {' '.join([*missing, *beside])}.")
+    if "postgresql" in missing and not NO_CLUSTER.exists():
+        NO_CLUSTER.parent.mkdir(exist_ok=True)
+        NO_CLUSTER.write_text("# The tests of matrixops.synapse_postgres need the programs alone.\ncreate_main_cluster = false\n")
+    apt("update")
+    apt("install", "--yes", "--no-install-recommends", "-o", "Dpkg::Options::=--force-confold", *missing, *beside)
+
+
+def has(program: str) -> bool:
+    """Tell whether a program is on this machine."""
+    return shutil.which(program, path=environment()["PATH"]) is not None
+
+
+def apt(*words: str) -> None:
+    """Run apt-get, waiting a while for another one that holds its lock."""
+    quiet = {**environment(), "DEBIAN_FRONTEND": "noninteractive"}
+    run("apt-get", "-q", "-o", "DPkg::Lock::Timeout=120", *words, timeout=900, quiet=True, env=quiet)
+
+
+def virtualenv(folder: pathlib.Path, requirements: pathlib.Path) -> None:
+    """Make a virtualenv from a requirements file, unless it was made from just that."""
+    made_from = hashlib.sha256(requirements.read_bytes() + sys.version.encode() + str(folder).encode()).hexdigest()
+    stamp = folder / "made-from"
+    if stamp.exists() and stamp.read_text() == made_from:
+        return
+    debian({"python3-venv": importlib.util.find_spec("ensurepip") is not None})
+    print(f"Making the virtualenv {folder} of {requirements.name}.", flush=True)
+    run(sys.executable, "-m", "venv", "--clear", folder, timeout=120, quiet=True, env=None)
+    run(folder / "bin" / "pip", "install", "--quiet", "-r", requirements, timeout=900, quiet=True)
+    stamp.write_text(made_from)
+
+
+def collection() -> None:
+    """Link the repository to where Ansible and Python look for the collection."""
+    if not OWN.exists():
+        OWN.parent.mkdir(parents=True, exist_ok=True)
+        OWN.unlink(missing_ok=True)
+        OWN.symlink_to(os.path.relpath(ROOT, OWN.parent))
+
+
+def postgresql() -> None:
+    """Have Debian's PostgreSQL beside PyPI's where we may install it; without it PyPI's alone serves the tests."""
+    here = any(pathlib.Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not here and os.geteuid() != 0:
+        print("Debian's PostgreSQL is not on this machine, so the tests run against PyPI's servers alone.", flush=True)
+        return
+    debian({"postgresql": here})
+
+
+def setup() -> None:
+    """Everything that every stage needs."""
+    if sys.version_info < (3, 11):
+        raise Unable(f"The tests need Python 3.11 or newer, this is {sys.version.split()[0]}: make PYTHON=python3.12 ...")
+    CACHE.mkdir(exist_ok=True)
+    virtualenv(VENV, ROOT / "tests" / "requirements.txt")
+    collection()
+
+
+def servers() -> None:
+    """What is needed to run PostgreSQL and Synapse on this machine itself."""
+    postgresql()
+    virtualenv(SYNAPSE, ROOT / "tests" / "requirements-synapse.txt")

@@ -1,0 +1,73 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The host's memory and the limits of control groups, from folders laid out as the kernel's."""
+
+import os
+
+import pytest
+
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _memory
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+
+HOST = "MemTotal:        8000000 kB\nMemFree:         1000000 kB\n"
+V1_UNLIMITED = "9223372036854771712\n"
+
+
+def laid_out(root, files):
+    for name, text in {"proc/meminfo": HOST, **files}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return str(root)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, 8192000000),
+        ({"proc/self/cgroup": "0::/\n"}, 8192000000),
+        # a container that sees its own group as the root
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "2147483648\n"}, 2147483648),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "max\n"}, 8192000000),
+        # a limit of our group, and a tighter one above it
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/memory.max": "3000\n"}, 3000),
+        (
+            {
+                "proc/self/cgroup": "0::/a/b\n",
+                "sys/fs/cgroup/a/b/memory.max": "3000\n",
+                "sys/fs/cgroup/a/memory.max": "2000\n",
+            },
+            2000,
+        ),
+        # a larger limit than there is memory
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "99999999999\n"}, 8192000000),
+        # version 1, alone and beside version 2
+        (
+            {
+                "proc/self/cgroup": "5:cpu,memory:/docker/x\n1:name=systemd:/\n",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "1073741824\n",
+            },
+            1073741824,
+        ),
+        (
+            {
+                "proc/self/cgroup": "4:memory:/x\n0::/\n",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": V1_UNLIMITED,
+                "sys/fs/cgroup/memory/x/memory.limit_in_bytes": "4096\n",
+            },
+            4096,
+        ),
+        # another group's limit is not ours
+        ({"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/b/memory.max": "2000\n"}, 8192000000),
+    ],
+)
+def test_the_least_of_the_host_and_the_limits(tmp_path, files, expected):
+    assert _memory.usable(laid_out(tmp_path, files)) == expected
+
+
+def test_a_host_that_does_not_tell(tmp_path):
+    with pytest.raises(Refusal, match="option memory"):
+        _memory.usable(str(tmp_path))
+
+
+def test_this_host():
+    assert 0 < _memory.usable() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 1 <= _memory.processors() <= os.cpu_count()
