@@ -375,7 +375,7 @@ def _meaning(fields: list[list[Token]]) -> tuple[Rule, tuple[int, int]] | None:
         return None
     options = {}
     for token in (token for field in fields[method_at + 1 :] for token in field):
-        name, _, value = token.text.partition("=")
+        name, value = [*token.text.split("=", 1), ""][:2]
         options[name] = value
     names = {
         column: tuple(_name(column, token.text, token.quoted) for token in fields[at])
@@ -599,7 +599,7 @@ def _gone(before: list[Line], after: list[Line]) -> set[int]:
 
 def _warnings(lines: list[Line], settled: list[tuple[Rule, Line, str]], numbers: dict[Line, int]) -> list[str]:
     """Return what a person should know about ``settled`` rules: open doors, exceptions in front, lines put out of use."""
-    ours = [rule.selector for rule, _, _ in settled]
+    ours = [item[0].selector for item in settled]
     foreign = [line for line in lines if line.rule and line.rule.selector not in ours]
     warnings = []
     for rule, home, action in settled:

@@ -8,29 +8,43 @@ from __future__ import annotations
 
 import importlib.util
 
-from ansible.module_utils.common.respawn import has_respawned, respawn_module
+from ansible.module_utils.common.respawn import has_respawned, probe_interpreters_for_module, respawn_module
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
+# Where a library may be that the interpreter of the task lacks: the matrix.org packages' Python, and the system's.
+_OTHERS = ["/opt/venvs/matrix-synapse/bin/python", "/usr/bin/python3"]
+
 
 def need(libraries: dict[str, str], synapse_python: str | None) -> None:
-    """Go on where every library is importable; run the module again under Synapse's interpreter where one is not.
+    """Go on where every library is importable; run the module again under an interpreter that has them where one is not.
 
     ``libraries`` is ``{importable name: what a person installs}``. Synapse's interpreter has PyYAML always and psycopg2
-    as soon as it can talk to PostgreSQL. Raises Refusal when neither interpreter has them, or there is no other.
+    as soon as it can talk to PostgreSQL. Raises Refusal when no interpreter has them all.
     """
     missing = [name for name in libraries if importlib.util.find_spec(name) is None]
     if not missing:
         return
-    if synapse_python and not has_respawned():
-        move_to(synapse_python)
+    if not has_respawned():
+        others = ([synapse_python] if synapse_python else []) + _OTHERS
+        found = probe_interpreters_for_module(others, ", ".join(libraries))
+        if found:
+            respawn_module(found)
     wanted = " and ".join(libraries[name] for name in missing)
     where = f"Synapse's Python, {synapse_python}," if has_respawned() else "The Python that Ansible uses here"
-    raise Refusal(f"{where} has no {wanted}.", f"Install {wanted} for it, or name Synapse's interpreter in synapse_python.")
+    raise Refusal(
+        f"{where} has no {wanted}.",
+        f"Install {wanted} for it (Debian: python3-yaml, python3-psycopg2), or name Synapse's interpreter in synapse_python.",
+    )
 
 
 def move_to(synapse_python: str) -> None:
-    """Run the module again under Synapse's interpreter and end this process with its result; Refusal when it does not run."""
+    """Run the module again under Synapse's interpreter, unless it does so already, and end this process with its result.
+
+    Raises Refusal when that interpreter does not run.
+    """
+    if has_respawned():
+        return
     try:
         respawn_module(synapse_python)
     except OSError as error:

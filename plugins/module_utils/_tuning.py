@@ -165,8 +165,7 @@ def _memory(host: Host, budget: Budget) -> dict[str, Setting]:
         ),
         "effective_cache_size": Setting(
             size(_rounded(budget.budget * 3 // 4)),
-            f"75 % of {whole}: shared_buffers and the kernel's cache of the files (manual, Planner Cost Constants; "
-            "pgtune).",
+            f"75 % of {whole}: shared_buffers and the kernel's cache of the files (manual, Planner Cost Constants; pgtune).",
             "reload",
         ),
         "work_mem": Setting(

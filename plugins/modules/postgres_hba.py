@@ -119,7 +119,7 @@ EXAMPLES = r"""
     rules:
       - {type: local, database: synapse, user: synapse}
       - {type: host, database: synapse, user: synapse, address: 127.0.0.1/32}
-      - {type: host, database: synapse, user: synapse, address: ::1/128}
+      - {type: host, database: synapse, user: synapse, address: "::1/128"}
     backup: true
 
 - name: The old host of Synapse has no business here any more

@@ -81,14 +81,14 @@ settings:
   returned: always
   type: dict
   sample:
-    shared_buffers: 896MB
-    work_mem: 23MB
+    shared_buffers: 912MB
+    work_mem: 27MB
 comments:
   description: The reasons as text, as the option O(matrixops.synapse_postgres.postgres_settings#module:comments) takes them.
   returned: always
   type: dict
   sample:
-    shared_buffers: "25 % of the budget of 3687MB; more than 40 % is unlikely to help (manual, Memory)."
+    shared_buffers: "25 % of the budget of 3686MB; more than 40 % is unlikely to help (manual, Memory)."
 reasons:
   description:
     - For each parameter its C(value), the C(reason) for it, and the C(context), which tells whether a C(reload) or a
@@ -97,8 +97,8 @@ reasons:
   type: dict
   sample:
     shared_buffers:
-      value: 896MB
-      reason: "25 % of the budget of 3687MB; more than 40 % is unlikely to help (manual, Memory)."
+      value: 912MB
+      reason: "25 % of the budget of 3686MB; more than 40 % is unlikely to help (manual, Memory)."
       context: restart
 budget:
   description:
@@ -113,10 +113,10 @@ budget:
     synapse: 0
     budget: 3865470567
     shared_buffers: 956301312
-    maintenance_work_mem: 240123904
-    autovacuum_work_mem: 119537664
-    work_mem: 29360128
-    envelope: 3459252224
+    maintenance_work_mem: 241172480
+    autovacuum_work_mem: 120586240
+    work_mem: 28311552
+    envelope: 3427794944
     envelope_limit: 3478923510
 """
 

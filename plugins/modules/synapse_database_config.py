@@ -338,25 +338,11 @@ import stat
 import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.common.respawn import has_respawned, probe_interpreters_for_module, respawn_module
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _homeserver, _libpq
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _homeserver, _interpreter, _libpq
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, told_to
 
-# Synapse's Python in the matrix.org packages for Debian; the system's, which has PyYAML where the distribution's Synapse is.
-PYTHONS = ["/opt/venvs/matrix-synapse/bin/python", "/usr/bin/python3"]
-
 NEW_MODE = 0o640
-
-
-def ensure_yaml(synapse_python: str | None) -> None:
-    """Go on under a Python that has PyYAML, which ends this process; return when this one has it or none does."""
-    if _homeserver.yaml is None and not has_respawned():
-        pythons = ([synapse_python] if synapse_python else []) + PYTHONS
-        found = probe_interpreters_for_module(pythons, "yaml")
-        if found:
-            respawn_module(found)
-    _homeserver.require_yaml()
 
 
 def read(path: str, layout: str) -> str | None:
@@ -456,7 +442,7 @@ def step(module: AnsibleModule, params: dict) -> dict:
         "changed": present != wished,
         "path": params["path"],
         "before": _homeserver.masked(present),
-        "after": _homeserver.masked(wished),
+        "after": _homeserver.masked(wished, present),
         "diff": {
             "before_header": params["path"],
             "after_header": params["path"],
@@ -471,7 +457,8 @@ def step(module: AnsibleModule, params: dict) -> dict:
         if not module.check_mode:
             copy = write(module, path, new, params["backup"])
             result.update({"backup_file": copy} if copy else {})
-    warn_of_readers(module, path, wished)
+    if not module.check_mode:
+        warn_of_readers(module, path, wished)
     return result
 
 
@@ -502,7 +489,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     with told_to(module):
-        ensure_yaml(module.params["synapse_python"])
+        _interpreter.need({"yaml": "PyYAML"}, module.params["synapse_python"])
         result = step(module, module.params)
     module.exit_json(**result)
 

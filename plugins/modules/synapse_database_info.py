@@ -67,7 +67,6 @@ schema_version:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.common.respawn import has_respawned
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _database, _interpreter
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
@@ -98,7 +97,7 @@ def main() -> None:
     )
     params = module.params
     with told_to(module):
-        if params["synapse_python"] and not has_respawned():
+        if params["synapse_python"]:
             _interpreter.move_to(params["synapse_python"])
         _interpreter.need({"psycopg2": "psycopg2"}, params["synapse_python"])
         with _connection.session(params, what="synapse_database_info") as connection, connection.cursor() as cursor:

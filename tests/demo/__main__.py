@@ -20,7 +20,9 @@ from demo import account, show
 
 def main() -> int:
     if sys.version_info < (3, 11):
-        show.fail(f"The demonstration needs Python 3.11 or newer; this is {sys.version.split()[0]}. Try make demo PYTHON=python3.12.")
+        show.fail(
+            f"The demonstration needs Python 3.11 or newer; this is {sys.version.split()[0]}. Try make demo PYTHON=python3.12."
+        )
     wish = sys.argv[1] if len(sys.argv) > 1 else "start"
     sqlite, config = os.environ.get("SQLITE", ""), os.environ.get("CONFIG", "")
     if bool(sqlite) != bool(config):

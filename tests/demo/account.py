@@ -98,7 +98,12 @@ def _give(folder: pathlib.Path, owner: pwd.struct_passwd) -> None:
 
 def _handed_over(wish: str, folder: pathlib.Path, owner: pwd.struct_passwd) -> int:
     """Run the demonstration's copy as ``owner``, with a Python that this user can run; return its exit status."""
-    environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(folder), "DEMO_FOLDER": str(folder), "LC_ALL": "C.UTF-8"}
+    environment = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": str(folder),
+        "DEMO_FOLDER": str(folder),
+        "LC_ALL": "C.UTF-8",
+    }
     kept = ("TERM", "PIP_", "SSL_CERT", "REQUESTS_CA", "http_proxy", "https_proxy", "no_proxy")
     environment |= {key: value for key, value in os.environ.items() if key.startswith(kept)}
     as_owner = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": [], "cwd": folder, "env": environment}
@@ -106,7 +111,9 @@ def _handed_over(wish: str, folder: pathlib.Path, owner: pwd.struct_passwd) -> i
     for python in (sys.executable, "/usr/bin/python3", "/usr/local/bin/python3"):
         with contextlib.suppress(OSError):
             if subprocess.run([python, "-c", probe], capture_output=True, check=False, **as_owner).returncode == 0:
-                return subprocess.run([python, "-u", str(folder / "source" / "tests" / "demo"), wish], check=False, **as_owner).returncode
+                return subprocess.run(
+                    [python, "-u", str(folder / "source" / "tests" / "demo"), wish], check=False, **as_owner
+                ).returncode
     show.fail(
         f"The user {owner.pw_name} has no Python 3.11 or newer with venv on this machine (tried {sys.executable} and the "
         "system's). Install python3-venv, or run make demo as an ordinary user."

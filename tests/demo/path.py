@@ -72,7 +72,7 @@ def _install(folder: pathlib.Path, source: pathlib.Path) -> pathlib.Path:
     for name, packages in wanted.items():
         if not (folder / name / "complete").exists():
             shutil.rmtree(folder / name, ignore_errors=True)
-            words = f'{_quote(sys.executable)} -m venv {name} && {name}/bin/pip install --quiet {" ".join(map(_quote, packages))}'
+            words = f"{_quote(sys.executable)} -m venv {name} && {name}/bin/pip install --quiet {' '.join(map(_quote, packages))}"
             working.append((name, subprocess.Popen(f"{words} && touch {name}/complete", shell=True, cwd=folder)))
     for name, process in working:
         if process.wait(900):
@@ -142,7 +142,9 @@ def _play(tools: pathlib.Path, folder: pathlib.Path, playbook: str, quiet: bool 
     }
     log, heard = folder / "last-play.log", []
     words = [tools / "ansible-playbook", "-i", folder / "inventory.yml", playbook]
-    with subprocess.Popen(words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as play:
+    with subprocess.Popen(
+        words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as play:
         for line in play.stdout:
             heard.append(line)
             if not quiet:

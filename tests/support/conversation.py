@@ -56,7 +56,9 @@ class Homeserver:
     def registered(self, name: str, password: str, secret: str, admin: bool = False) -> str:
         """Register a user, or an ``admin``, by the shared secret; return the user's full id."""
         nonce = self.ask("GET", "/_synapse/admin/v1/register")["nonce"]
-        mac = hmac.new(secret.encode(), "\0".join([nonce, name, password, "admin" if admin else "notadmin"]).encode(), hashlib.sha1).hexdigest()
+        mac = hmac.new(
+            secret.encode(), "\0".join([nonce, name, password, "admin" if admin else "notadmin"]).encode(), hashlib.sha1
+        ).hexdigest()
         body = {"nonce": nonce, "username": name, "password": password, "admin": admin, "mac": mac}
         return self.ask("POST", "/_synapse/admin/v1/register", body)["user_id"]
 

@@ -33,6 +33,7 @@ class Homeserver:
         text += "rc_joins: {local: {per_second: 10000, burst_count: 10000}}\n"
         text += "background_updates: {sleep_duration_ms: 1}\n"
         self.config.write_text(text)
+        self.config.chmod(0o600)
 
     def start(self) -> None:
         """Start the homeserver and return when its client API answers."""
