@@ -13,7 +13,7 @@ from ansible.module_utils.common.respawn import has_respawned, probe_interpreter
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 # Where a library may be that the interpreter of the task lacks: the matrix.org packages' Python, and the system's.
-_OTHERS = ["/opt/venvs/matrix-synapse/bin/python", "/usr/bin/python3"]
+OTHERS = ["/opt/venvs/matrix-synapse/bin/python", "/usr/bin/python3"]
 
 
 def need(libraries: dict[str, str], synapse_python: str | None) -> None:
@@ -26,7 +26,7 @@ def need(libraries: dict[str, str], synapse_python: str | None) -> None:
     if not missing:
         return
     if not has_respawned():
-        others = ([synapse_python] if synapse_python else []) + _OTHERS
+        others = ([synapse_python] if synapse_python else []) + OTHERS
         found = probe_interpreters_for_module(others, ", ".join(libraries))
         if found:
             respawn_module(found)

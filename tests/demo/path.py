@@ -26,7 +26,8 @@ def start(folder: pathlib.Path, source: pathlib.Path) -> int:
     server = Homeserver(folder / "synapse", free_port(), folder / "tools-synapse" / "bin" / "python")
     own = folder / "theirs" / "homeserver.db"
     said = theirs.adopt(server, own.parent) if own.exists() else _make(server)
-    _inventory(folder, server)
+    port = free_port()
+    _inventory(folder, server, port)
     for playbook in _PLAYBOOKS:
         show.step(f"ansible-playbook {playbook}")
         _play(tools, folder, playbook)
@@ -38,7 +39,7 @@ def start(folder: pathlib.Path, source: pathlib.Path) -> int:
         show.tell(f"{playbook}: changed={changed}")
         if changed:
             show.fail(f"A second run of {playbook} changed something. Its output is in {folder / 'last-play.log'}.")
-    _farewell(folder, server)
+    _farewell(folder, server, port)
     return 0
 
 
@@ -99,14 +100,14 @@ def _make(server: Homeserver) -> dict:
     return said
 
 
-def _inventory(folder: pathlib.Path, server: Homeserver) -> None:
+def _inventory(folder: pathlib.Path, server: Homeserver, port: int) -> None:
     """Write the inventory: this machine is both the database host and the homeserver's."""
     variables = {
         "ansible_connection": "local",
         "ansible_python_interpreter": "{{ ansible_playbook_python }}",
         "synapse_postgres_become": False,
         "synapse_postgres_password": secrets.token_urlsafe(16) + " 'quoted' % {# #}",
-        "synapse_postgres_port": free_port(),
+        "synapse_postgres_port": port,
         "synapse_postgres_config_path": str(server.config),
         "synapse_postgres_synapse_python": str(server.python),
         "synapse_postgres_service_manager": "synctl",
@@ -158,14 +159,14 @@ def _play(tools: pathlib.Path, folder: pathlib.Path, playbook: str, quiet: bool 
     return int(recap[1])
 
 
-def _farewell(folder: pathlib.Path, server: Homeserver) -> None:
+def _farewell(folder: pathlib.Path, server: Homeserver, port: int) -> None:
     show.step("Done: the homeserver lives on PostgreSQL, and a second run changed nothing")
     for what, where in {
         "Synapse": f"{server.url}, configured by {server.config}",
         "its configuration for SQLite": server.config.with_name("homeserver-old-sqlite.yaml"),
         "its SQLite database": server.database,
         "PostgreSQL": f"{folder / 'postgres'} (settings: data/conf.d, log: server.log)",
-        "look into it": f"{folder}/postgres/programs/psql -h {folder}/postgres -p PORT synapse  (PORT: see {folder}/inventory.yml)",
+        "look into it": f"{folder}/postgres/programs/psql -h {folder}/postgres -p {port} synapse",
         "stop and remove it all": "make demo-stop",
     }.items():
         show.tell(f"{what + ':':31}{where}")

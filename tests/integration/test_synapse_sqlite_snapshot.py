@@ -12,6 +12,7 @@ import sys
 import time
 
 import pytest
+
 from support import sqlite
 
 _WRITER = """

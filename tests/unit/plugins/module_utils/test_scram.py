@@ -6,6 +6,7 @@ import hashlib
 import hmac
 
 import pytest
+
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _scram
 
 
