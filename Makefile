@@ -24,7 +24,7 @@ demo-stop:
 	@$(PYTHON) -u tests/demo stop
 
 bench:
-	@bash tests/benchmarks/run
+	@$(PYTHON) -u tests/benchmarks
 
 clean:
 	rm -rf .cache .demo .ansible .pytest_cache .ruff_cache .hypothesis

@@ -72,6 +72,7 @@ def require_psycopg2() -> None:
             f"The Python that Ansible uses here, {sys.executable}, has no psycopg2.",
             "Install it for that interpreter (on Debian: apt-get install python3-psycopg2), or point "
             "ansible_python_interpreter at one that has it.",
+            missing=["psycopg2"],
         )
 
 
@@ -161,4 +162,6 @@ def _no_connection(libpq: dict, words: str) -> Refusal:
         (remedy for cause, remedy in causes.items() if cause in words),
         "Start the server, or correct login_host, login_port or login_unix_socket.",
     )
-    return Refusal(f"No connection to PostgreSQL at {place(libpq)}: {words}.", remedy)
+    # Said apart, for roles that start a server which does not run yet.
+    no_server = "Connection refused" in words or "No such file or directory" in words
+    return Refusal(f"No connection to PostgreSQL at {place(libpq)}: {words}.", remedy, no_server=no_server)

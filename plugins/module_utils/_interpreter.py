@@ -36,19 +36,3 @@ def need(libraries: dict[str, str], synapse_python: str | None) -> None:
         f"{where} has no {wanted}.",
         f"Install {wanted} for it (Debian: python3-yaml, python3-psycopg2), or name Synapse's interpreter in synapse_python.",
     )
-
-
-def move_to(synapse_python: str) -> None:
-    """Run the module again under Synapse's interpreter, unless it does so already, and end this process with its result.
-
-    Raises Refusal when that interpreter does not run.
-    """
-    if has_respawned():
-        return
-    try:
-        respawn_module(synapse_python)
-    except OSError as error:
-        raise Refusal(
-            f"Synapse's Python, {synapse_python}, does not run: {error.strerror or error}.",
-            "Give the path of the interpreter that runs Synapse in synapse_python.",
-        ) from error

@@ -127,7 +127,7 @@ def require_movable(path: str, facts: dict) -> None:
     """Raise one Refusal that tells every reason why the database at ``path`` cannot be moved."""
     problems = unfit_to_move(path, facts)
     if problems:
-        raise Refusal(" ".join(found for found, _ in problems), " ".join(remedy for _, remedy in problems))
+        raise Refusal(*(" ".join(sentences) for sentences in zip(*problems)))
 
 
 def digest(path: str) -> str:

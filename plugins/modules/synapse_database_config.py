@@ -319,6 +319,10 @@ backup_file:
   returned: when one was made
   type: str
   sample: /etc/matrix-synapse/homeserver.yaml.4242.2026-01-31@12:00:00~
+psycopg2:
+  description: Whether the interpreter that ran the module, Synapse's where C(ansible_python_interpreter) says so, has psycopg2.
+  returned: success
+  type: bool
 before:
   description: The section as it was, with secrets masked; null when there was none.
   returned: always
@@ -333,6 +337,7 @@ after:
     args: {user: synapse, password: '********', dbname: synapse, host: db.example.org, cp_min: 5, cp_max: 20}
 """
 
+import importlib
 import os
 import stat
 import tempfile
@@ -354,7 +359,7 @@ def read(path: str, layout: str) -> str | None:
         if layout == "drop-in":
             require_writable(folder)
             return None
-        raise Refusal(f"{path} does not exist.", "Check the path; for a file of its own, give layout=drop-in.")
+        raise Refusal(f"{path} does not exist.", "Check the path; for a file of its own, give layout=drop-in.", missing=True)
     if not os.path.isfile(path):
         raise Refusal(f"{path} is no file.", "Give the path of the file that holds the section.")
     with open(path, "rb") as stream:
@@ -424,6 +429,15 @@ def warn_of_readers(module: AnsibleModule, path: str, section: dict) -> None:
         module.warn(f"Every user of the host may read {path}, which holds a password. Mend it with: chmod o-r {path}")
 
 
+def has_psycopg2() -> bool:
+    """Tell whether psycopg2 loads; in the matrix.org packages it is there, but does not load before libpq is."""
+    try:
+        importlib.import_module("psycopg2")
+    except ImportError:
+        return False
+    return True
+
+
 def step(module: AnsibleModule, params: dict) -> dict:
     """Bring the section to its wished state; return the module's result."""
     path = os.path.realpath(params["path"])
@@ -490,7 +504,7 @@ def main() -> None:
     )
     with told_to(module):
         _interpreter.need({"yaml": "PyYAML"}, module.params["synapse_python"])
-        result = step(module, module.params)
+        result = {**step(module, module.params), "psycopg2": has_psycopg2()}
     module.exit_json(**result)
 
 

@@ -12,18 +12,13 @@ short_description: Log in to Synapse's database and tell what is there
 description:
   - Connects the way Synapse does and tells the server's version, the database's encoding and locale, and what Synapse
     keeps in it. It changes nothing.
-  - Run on the Synapse host with O(synapse_python), a success proves that Synapse's own interpreter has psycopg2 and that
-    the role may log in from there.
+  - Run on the Synapse host by the interpreter that runs Synapse (C(ansible_python_interpreter)), a success proves that this
+    interpreter has psycopg2 and that the role may log in from there.
 version_added: 0.1.0
 author: The matrixops.synapse_postgres contributors (@matrixops)
 extends_documentation_fragment:
   - matrixops.synapse_postgres.connection
   - matrixops.synapse_postgres.attributes.info
-options:
-  synapse_python:
-    description:
-      - The interpreter that runs Synapse. With it the connection is made by that interpreter, not by Ansible's.
-    type: path
 """
 
 EXAMPLES = r"""
@@ -33,7 +28,8 @@ EXAMPLES = r"""
     login_user: synapse
     login_password: "{{ synapse_postgres_password }}"
     login_db: synapse
-    synapse_python: /opt/venvs/matrix-synapse/bin/python
+  vars:
+    ansible_python_interpreter: /opt/venvs/matrix-synapse/bin/python
   register: proof
 """
 
@@ -68,7 +64,7 @@ schema_version:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _database, _interpreter
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _database
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
 
 
@@ -92,14 +88,11 @@ def look(connection, cursor, name: str) -> dict:
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec=_connection.connection_spec(synapse_python=dict(type="path")),
+        argument_spec=_connection.connection_spec(),
         supports_check_mode=True,
     )
     params = module.params
     with told_to(module):
-        if params["synapse_python"]:
-            _interpreter.move_to(params["synapse_python"])
-        _interpreter.need({"psycopg2": "psycopg2"}, params["synapse_python"])
         with _connection.session(params, what="synapse_database_info") as connection, connection.cursor() as cursor:
             found = look(connection, cursor, params["login_db"])
     module.exit_json(changed=False, **found)

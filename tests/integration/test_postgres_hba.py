@@ -323,10 +323,10 @@ def test_a_file_of_somebody_elses_would_change_hands_and_is_refused():
 # What the columns may hold, written in every way that the manual's section 21.1 and hba.c allow.
 ODD = r"""# a comment that goes on \
 host all all all trust
-local all all ident	# peer, in fact
+local all all ident{tab}# peer, in fact
 local all \
   all \
-	peer map=a
+{tab}peer map=a
 "local" a"ll", "b""c" "+x",+"y z" md5#close
 local a,b , c peer
 local "",d,,e all,f peer
@@ -339,9 +339,9 @@ host all all "samehost" md5
 host all all .Example.org md5
 host samerole,samegroup /^x samenet trust
 hostnossl replication all all ident map="a, b"
-host all all 10.0.0.0	255.0.255.0	md5
+host all all 10.0.0.0{tab}255.0.255.0{tab}md5
 host all all 127.0.0.1/32 reject
-"""
+""".replace("{tab}", "\t")
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])

@@ -79,7 +79,8 @@ def test_what_a_reload_brings_is_in_force_and_not_written_again(cluster, apply, 
         "SELECT current_setting('work_mem'), current_setting('log_min_duration_statement'), current_setting('enable_seqscan')"
     )
     assert shown == [("12MB", "5s", "off")]
-    assert "# For sorts.\nwork_mem = '12 MB'\n" in file.read_text() == result["diff"]["after"]
+    assert file.read_text() == result["diff"]["after"]
+    assert "# For sorts.\nwork_mem = '12 MB'\n" in file.read_text()
     written = file.stat()
     again = apply(settings, comments={"work_mem": "For sorts."})
     assert not again["changed"] and again["diff"]["before"] == again["diff"]["after"]

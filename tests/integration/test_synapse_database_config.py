@@ -87,7 +87,7 @@ def test_the_section_replaces_sqlites_and_nothing_else(run, conf):
     result = run(MODULE, options(conf))
     assert result["changed"] and "failed" not in result, result
     text = conf.read_text()
-    head, tail = SQLITE.split("database:\n")[0], SQLITE[SQLITE.index("\n\n# the rest") :]
+    head, tail = SQLITE.split("database:\n", maxsplit=1)[0], SQLITE[SQLITE.index("\n\n# the rest") :]
     assert text.startswith(head) and text.endswith(tail)
     assert yaml.safe_load(text)["database"] == {
         "name": "psycopg2",
@@ -172,7 +172,7 @@ def test_what_is_written_logs_in(any_cluster, run, conf, password):
 
 
 def test_no_secret_is_told_neither_new_nor_old(run, conf):
-    secrets = ["s3cret-" + uuid.uuid4().hex for _ in range(6)]
+    secrets = ["s3cret-" + uuid.uuid4().hex for number in range(6)]
     names = ["password", "sslpassword"]
     old, new = dict(zip(names, secrets)), dict(zip(names, secrets[2:]))
     misplaced = {"name": "psycopg2", "pasword": secrets[4], "args": {"dbname": "d", **old, "dsn": f"password={secrets[5]}"}}

@@ -60,7 +60,7 @@ class Move:
 @pytest.fixture
 def move(tmp_path, homeserver, any_cluster):
     """A Move whose database is dropped afterwards."""
-    server, _ = homeserver
+    server = homeserver[0]
     if not any_cluster.rows("SELECT 1 FROM pg_roles WHERE rolname = 'synapse'"):
         any_cluster.rows("CREATE ROLE synapse LOGIN PASSWORD %s", PASSWORD)
     found = Move(tmp_path, server, any_cluster)
@@ -136,7 +136,7 @@ def _other(move):
 
 @pytest.mark.parametrize("after", [0.5, 2.5, 4.0])
 def test_a_killed_port_goes_on(run, move, homeserver, after):
-    _, said = homeserver
+    said = homeserver[1]
     words = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(pathlib.Path(__file__).parents[1])!r})\n" + _KILLED]
     victim = subprocess.Popen(
         [*words, str(move.source), str(move.config), move.options["synapse_python"]], start_new_session=True
