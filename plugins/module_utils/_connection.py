@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
@@ -21,6 +22,9 @@ MINIMUM_SERVER = 140000
 
 # A server's identifiers are cut at NAMEDATALEN - 1 bytes: manual, section 4.1.1.
 LONGEST_NAME = 63
+
+# How long a reload, which is asked for by a signal, is waited for.
+RELOAD_SECONDS = 10
 
 # Option of ours -> keyword of libpq (manual, section 34.1.2).
 _KEYWORDS = {
@@ -119,6 +123,24 @@ def connected(libpq: dict, autocommit: bool = False, what: str = "ansible"):
         raise server_refusal(error) from error
     finally:
         connection.close()
+
+
+def reload(cursor) -> bool:
+    """Make the server load its files; tell whether it was seen to within RELOAD_SECONDS.
+
+    Who connects after that meets the new rules: the postmaster, which signals the sessions and then loads the files,
+    accepts no connection before it is done with both.
+    """
+    cursor.execute("SELECT pg_conf_load_time()")
+    before = cursor.fetchone()
+    cursor.execute("SELECT pg_reload_conf()")
+    deadline = time.monotonic() + RELOAD_SECONDS
+    while time.monotonic() < deadline:
+        cursor.execute("SELECT pg_conf_load_time()")
+        if cursor.fetchone() != before:
+            return True
+        time.sleep(0.02)
+    return False
 
 
 def place(libpq: dict) -> str:

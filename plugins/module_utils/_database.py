@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 try:
@@ -118,3 +119,48 @@ def unfit_for_synapse(database: dict) -> list[str]:
     """
     wished = {"encoding": "UTF8", "lc_collate": "C", "lc_ctype": "C", "locale_provider": "libc"}
     return differences(database, wished)
+
+
+def present(cursor, params: dict, check_mode: bool) -> dict:
+    """Bring the database to its wished state; return the result of the module postgres_database, whose ``params`` these are.
+
+    The connection must autocommit. Raises Refusal for an existing database of another locale or encoding.
+    """
+    name, owner = params["name"], params["owner"]
+    before = find(cursor, name)
+    wished = {
+        "owner": owner,
+        "encoding": known_encoding(cursor, params["encoding"]),
+        "lc_collate": params["lc_collate"],
+        "lc_ctype": params["lc_ctype"],
+        "locale_provider": "libc",
+    }
+    if before is None:
+        if not check_mode:
+            create(cursor, name, wished, params["template"])
+        return _result(name, None, wished)
+    wrong = differences(before, wished)
+    if wrong:
+        raise refuse_locale(name, wrong)
+    if owner and owner != before["owner"] and not check_mode:
+        give_to(cursor, name, owner)
+    return _result(name, before, {**before, "owner": owner or before["owner"]})
+
+
+def absent(cursor, params: dict, check_mode: bool) -> dict:
+    """Make the database not exist, unless it holds tables; return the result of the module postgres_database."""
+    name = params["name"]
+    before = find(cursor, name)
+    if before:
+        within = {**params, "login_db": name}
+        with _connection.session(within, what="postgres_database") as inside, inside.cursor() as look:
+            require_empty(look, name)
+        if not check_mode:
+            drop(cursor, name)
+    return _result(name, before, None)
+
+
+def _result(name: str, before: dict | None, after: dict | None) -> dict:
+    absent_one = {"name": name, "state": "absent"}
+    shown = [{"name": name, "state": "present", **found} if found else absent_one for found in (before, after)]
+    return {"changed": before != after, "database": shown[1], "diff": {"before": shown[0], "after": shown[1]}}

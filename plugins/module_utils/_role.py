@@ -29,6 +29,9 @@ ATTRIBUTES = {
 }
 KEYWORDS = [prefix + keyword for keyword in ATTRIBUTES for prefix in ("", "NO")]
 
+# What Synapse's role needs: to log in, and nothing else.
+LEAST = ["LOGIN", "NOSUPERUSER", "NOCREATEDB", "NOCREATEROLE"]
+
 _BOOTSTRAP_SUPERUSER_OID = 10
 
 
@@ -124,3 +127,78 @@ def write(cursor, verb: str, name: str, attributes: dict, connection_limit: int 
 def drop(cursor, name: str) -> None:
     """Drop the role ``name``; the server's refusal names what it still owns."""
     cursor.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
+
+
+def require_possible(params: dict) -> None:
+    """Raise Refusal for a name or a password in ``params`` that no role can have."""
+    _connection.require_name("role", params["name"])
+    if params["password"] == "":
+        raise Refusal(
+            f"The password for the role {params['name']!r} is empty; PostgreSQL would let nobody log in with it.",
+            "Give a password, or leave the option away for a role without one.",
+        )
+
+
+def _described(name: str, role: dict | None, password: str) -> dict:
+    """Return the role as it is shown to a person: ``password`` is how it is stored, never what it is."""
+    if role is None:
+        return {"name": name, "state": "absent"}
+    return {
+        "name": name,
+        "state": "present",
+        "attributes": [key if on else "NO" + key for key, on in role["attributes"].items()],
+        "connection_limit": role["connection_limit"],
+        "password": password,
+    }
+
+
+def _password_state(cursor, params: dict, role: dict | None) -> tuple[str, bool]:
+    """Return how the password is stored and whether it has to be set."""
+    wished = params["password"]
+    if role is None:
+        return "none", wished is not None
+    if may_read_passwords(cursor):
+        stored = stored_password(cursor, params["name"])
+        return _scram.kind(stored), wished is not None and not _scram.matches(stored or "", wished)
+    return "unreadable", wished is not None and not logs_in(params, params["name"], wished)
+
+
+def present(cursor, params: dict, check_mode: bool) -> dict:
+    """Bring the role to its wished state; return the result of the module postgres_role, whose ``params`` these are."""
+    role = find(cursor, params["name"])
+    stored, set_password = _password_state(cursor, params, role)
+    before = role or {"attributes": {}, "connection_limit": -1}
+    wished = wished_attributes(params["attributes"])
+    if role is None:
+        wished = {**dict.fromkeys(ATTRIBUTES, False), "INHERIT": True, **wished}
+    attributes = {key: on for key, on in wished.items() if before["attributes"].get(key) != on}
+    limit = params["connection_limit"]
+    limit = None if limit == before["connection_limit"] else limit
+    changes = (["role"] if role is None else []) + sorted(attributes) * bool(role)
+    changes += ["connection_limit"] * (limit is not None) + ["password"] * set_password
+    if changes and role:
+        require_not_own(cursor, params["name"], role)
+    if changes and not check_mode:
+        fresh = new_verifier(cursor, params["password"]) if set_password else None
+        write(cursor, "ALTER" if role else "CREATE", params["name"], attributes, limit, fresh)
+    after = {
+        "attributes": {**before["attributes"], **wished},
+        "connection_limit": before["connection_limit"] if limit is None else limit,
+    }
+    shown = _described(params["name"], after, "scram-sha-256" if set_password else stored)
+    return _result(changes, _described(params["name"], role, stored), shown)
+
+
+def absent(cursor, params: dict, check_mode: bool) -> dict:
+    """Make the role not exist; return the result of the module postgres_role, whose ``params`` these are."""
+    role = find(cursor, params["name"])
+    if role:
+        require_not_own(cursor, params["name"], role)
+        if not check_mode:
+            drop(cursor, params["name"])
+    before = _described(params["name"], role, "as it was")
+    return _result(["role"] if role else [], before, _described(params["name"], None, ""))
+
+
+def _result(changes: list[str], before: dict, after: dict) -> dict:
+    return {"changed": bool(changes), "changes": changes, "role": after, "diff": {"before": before, "after": after}}

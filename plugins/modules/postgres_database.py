@@ -87,46 +87,6 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
 
 
-def described(name: str, database: dict | None) -> dict:
-    """Return the database as it is shown to a person."""
-    return {"name": name, "state": "present", **database} if database else {"name": name, "state": "absent"}
-
-
-def present(cursor, params: dict, check_mode: bool) -> tuple[dict | None, dict]:
-    """Bring the database to its wished state; return it before and after."""
-    name, owner = params["name"], params["owner"]
-    before = _database.find(cursor, name)
-    wished = {
-        "owner": owner,
-        "encoding": _database.known_encoding(cursor, params["encoding"]),
-        "lc_collate": params["lc_collate"],
-        "lc_ctype": params["lc_ctype"],
-        "locale_provider": "libc",
-    }
-    if before is None:
-        if not check_mode:
-            _database.create(cursor, name, wished, params["template"])
-        return None, wished
-    wrong = _database.differences(before, wished)
-    if wrong:
-        raise _database.refuse_locale(name, wrong)
-    if owner and owner != before["owner"] and not check_mode:
-        _database.give_to(cursor, name, owner)
-    return before, {**before, "owner": owner or before["owner"]}
-
-
-def absent(cursor, params: dict, check_mode: bool) -> tuple[dict | None, None]:
-    """Make the database not exist, unless it holds tables; return it before and after."""
-    before = _database.find(cursor, params["name"])
-    if before:
-        within = {**params, "login_db": params["name"]}
-        with _connection.session(within, what="postgres_database") as inside, inside.cursor() as look:
-            _database.require_empty(look, params["name"])
-        if not check_mode:
-            _database.drop(cursor, params["name"])
-    return before, None
-
-
 def main() -> None:
     module = AnsibleModule(
         argument_spec=_connection.connection_spec(
@@ -141,14 +101,13 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
-    step = present if params["state"] == "present" else absent
+    step = _database.present if params["state"] == "present" else _database.absent
     with told_to(module):
         _connection.require_name("database", params["name"])
         with _connection.session(params, autocommit=True, what="postgres_database") as connection:
             with connection.cursor() as cursor:
-                before, after = step(cursor, params, module.check_mode)
-    shown = described(params["name"], before), described(params["name"], after)
-    module.exit_json(changed=shown[0] != shown[1], database=shown[1], diff={"before": shown[0], "after": shown[1]})
+                result = step(cursor, params, module.check_mode)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

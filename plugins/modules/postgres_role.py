@@ -102,75 +102,8 @@ changes:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _role, _scram
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, told_to
-
-
-def described(name: str, role: dict | None, password: str) -> dict:
-    """Return the role as it is shown to a person: ``password`` is how it is stored, never what it is."""
-    if role is None:
-        return {"name": name, "state": "absent"}
-    return {
-        "name": name,
-        "state": "present",
-        "attributes": [key if on else "NO" + key for key, on in role["attributes"].items()],
-        "connection_limit": role["connection_limit"],
-        "password": password,
-    }
-
-
-def password_state(cursor, params: dict, role: dict | None) -> tuple[str, bool]:
-    """Return how the password is stored and whether it has to be set."""
-    wished = params["password"]
-    if role is None:
-        return "none", wished is not None
-    if _role.may_read_passwords(cursor):
-        stored = _role.stored_password(cursor, params["name"])
-        return _scram.kind(stored), wished is not None and not _scram.matches(stored or "", wished)
-    return "unreadable", wished is not None and not _role.logs_in(params, params["name"], wished)
-
-
-def present(cursor, params: dict, check_mode: bool) -> dict:
-    """Bring the role to its wished state; return what changed, and the role before and after."""
-    role = _role.find(cursor, params["name"])
-    stored, set_password = password_state(cursor, params, role)
-    before = role or {"attributes": {}, "connection_limit": -1}
-    wished = _role.wished_attributes(params["attributes"])
-    if role is None:
-        wished = {**dict.fromkeys(_role.ATTRIBUTES, False), "INHERIT": True, **wished}
-    attributes = {key: on for key, on in wished.items() if before["attributes"].get(key) != on}
-    limit = params["connection_limit"]
-    limit = None if limit == before["connection_limit"] else limit
-    changes = (["role"] if role is None else []) + sorted(attributes) * bool(role)
-    changes += ["connection_limit"] * (limit is not None) + ["password"] * set_password
-    if changes and role:
-        _role.require_not_own(cursor, params["name"], role)
-    if changes and not check_mode:
-        fresh = _role.new_verifier(cursor, params["password"]) if set_password else None
-        _role.write(cursor, "ALTER" if role else "CREATE", params["name"], attributes, limit, fresh)
-    after = {
-        "attributes": {**before["attributes"], **wished},
-        "connection_limit": before["connection_limit"] if limit is None else limit,
-    }
-    return {
-        "changes": changes,
-        "before": described(params["name"], role, stored),
-        "role": described(params["name"], after, "scram-sha-256" if set_password else stored),
-    }
-
-
-def absent(cursor, params: dict, check_mode: bool) -> dict:
-    """Make the role not exist; return what changed, and the role before and after."""
-    role = _role.find(cursor, params["name"])
-    if role:
-        _role.require_not_own(cursor, params["name"], role)
-        if not check_mode:
-            _role.drop(cursor, params["name"])
-    return {
-        "changes": ["role"] if role else [],
-        "before": described(params["name"], role, "as it was"),
-        "role": described(params["name"], None, ""),
-    }
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _role
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
 
 
 def main() -> None:
@@ -178,30 +111,19 @@ def main() -> None:
         argument_spec=_connection.connection_spec(
             name=dict(type="str", required=True),
             password=dict(type="str", no_log=True),
-            attributes=dict(
-                type="list",
-                elements="str",
-                choices=_role.KEYWORDS,
-                default=["LOGIN", "NOSUPERUSER", "NOCREATEDB", "NOCREATEROLE"],
-            ),
+            attributes=dict(type="list", elements="str", choices=_role.KEYWORDS, default=_role.LEAST),
             connection_limit=dict(type="int"),
             state=dict(type="str", choices=["present", "absent"], default="present"),
         ),
         supports_check_mode=True,
     )
     params = module.params
-    step = present if params["state"] == "present" else absent
+    step = _role.present if params["state"] == "present" else _role.absent
     with told_to(module):
-        _connection.require_name("role", params["name"])
-        if params["password"] == "":
-            raise Refusal(
-                f"The password for the role {params['name']!r} is empty; PostgreSQL would let nobody log in with it.",
-                "Give a password, or leave the option away for a role without one.",
-            )
+        _role.require_possible(params)
         with _connection.session(params, what="postgres_role") as connection, connection.cursor() as cursor:
             result = step(cursor, params, module.check_mode)
-    before = result.pop("before")
-    module.exit_json(changed=bool(result["changes"]), diff={"before": before, "after": result["role"]}, **result)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def measure(folder: pathlib.Path, source: pathlib.Path) -> None:
         changed = _play(folder, programs, words)[0]
         print(f"{name}: a second run changes {changed} tasks", flush=True)
     times: dict[str, list[float]] = {name: [] for name in files}
-    for again in range(RUNS):
+    for _again in range(RUNS):
         for name, words in files.items():
             times[name].append(_play(folder, programs, words)[1])
     print(f"\nA play with nothing to do, on localhost, {RUNS} runs each in turn (seconds):")

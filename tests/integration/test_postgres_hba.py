@@ -10,9 +10,8 @@ import time
 import psycopg2
 import pytest
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _hba
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _hba
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
-from ansible_collections.matrixops.synapse_postgres.plugins.modules import postgres_hba
 
 ADMIN = "host all admin 127.0.0.1/32 scram-sha-256\n"
 IDENT = "host all all ::1/128 ident\nhost all all 127.0.0.1/32 ident\n"
@@ -36,7 +35,7 @@ class Hba:
         self.path.write_bytes(content)
         assert self.cluster.rows("SELECT line_number FROM pg_hba_file_rules WHERE type IS NULL") == []
         with contextlib.closing(self.cluster.connect()) as connection, connection.cursor() as cursor:
-            assert postgres_hba.reload(cursor)
+            assert _connection.reload(cursor)
 
     def login(self) -> str:
         """Return "in" when Synapse's role gets in with its password, or the server's words."""
@@ -300,11 +299,11 @@ def test_a_file_that_is_not_the_servers_is_recognised(hba):
     hba.load((ADMIN + IDENT).encode())
     path = str(hba.path.resolve())
     with contextlib.closing(hba.cluster.connect()) as connection, connection.cursor() as cursor:
-        rows = postgres_hba.server_rows(cursor)
-    postgres_hba.require_same_file(rows, path, ADMIN + IDENT, "here")
+        rows = _hba_file.server_rows(cursor)
+    _hba_file.require_same_file(rows, path, ADMIN + IDENT, "here")
     for text in (ADMIN, ADMIN + IDENT + LINE, "\n" + ADMIN + IDENT, (ADMIN + IDENT).replace("ident", "md5")):
         with pytest.raises(Refusal, match="the server's own host"):
-            postgres_hba.require_same_file(rows, path, text, "here")
+            _hba_file.require_same_file(rows, path, text, "here")
 
 
 def test_a_file_of_somebody_elses_would_change_hands_and_is_refused():
@@ -313,11 +312,11 @@ def test_a_file_of_somebody_elses_would_change_hands_and_is_refused():
         os.seteuid(65534)
     try:
         with pytest.raises(Refusal, match="belongs to the user with the number 0"):
-            postgres_hba.require_owner("/etc/passwd")
+            _hba_file.require_owner("/etc/passwd")
     finally:
         if root:
             os.seteuid(0)
-    postgres_hba.require_owner(__file__)
+    _hba_file.require_owner(__file__)
 
 
 # What the columns may hold, written in every way that the manual's section 21.1 and hba.c allow.
@@ -375,5 +374,5 @@ def test_a_reload_is_waited_for(hba):
     hba.path.write_text(ADMIN + LINE + IDENT)
     with contextlib.closing(hba.cluster.connect()) as connection, connection.cursor() as cursor:
         began = time.monotonic()
-        assert postgres_hba.reload(cursor)
-    assert hba.login() == "in" and time.monotonic() - began < postgres_hba.RELOAD_SECONDS
+        assert _connection.reload(cursor)
+    assert hba.login() == "in" and time.monotonic() - began < _connection.RELOAD_SECONDS

@@ -83,7 +83,7 @@ def test_a_change_to_the_source_makes_a_new_copy(run, source, tmp_path):
 
 def test_a_database_in_use_is_copied_at_one_moment_and_its_writer_is_not_blocked(run, source, tmp_path):
     with writing(source):
-        for again in range(3):
+        for _again in range(3):
             assert run("synapse_sqlite_snapshot", {"src": str(source), "dest": str(tmp_path / "copy.db")})["changed"]
             rows = content(tmp_path / "copy.db")
             users = sum(name.startswith("@new") for rowid, name in rows["users"])

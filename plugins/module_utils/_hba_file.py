@@ -1,0 +1,188 @@
+# Copyright: the matrixops.synapse_postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""pg_hba.conf on its host: read, changed at once, checked by the server that reads it, and put back if that refuses."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import tempfile
+
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _hba
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+
+# pg_hba_file_rules tells the file of a line since this server; before, there is only one file.
+_INCLUDES = 160000
+
+
+# One rule of the option `rules`, wherever a module has it.
+RULE = dict(
+    type=dict(type="str", required=True, choices=list(_hba.TYPES)),
+    database=dict(type="str", default="all"),
+    user=dict(type="str", default="all"),
+    address=dict(type="str"),
+    method=dict(type="str", choices=_hba.METHODS),
+    options=dict(type="dict"),
+)
+
+
+def rules(given: list[dict], state: str = "present") -> list[_hba.Rule]:
+    """Return the rules that are ``given`` as in RULE, read and checked; Refusal for one that cannot be meant."""
+    return [_hba.wished(rule, position, state == "present") for position, rule in enumerate(given, 1)]
+
+
+def _require_reader(cursor, server: str) -> None:
+    """Raise Refusal unless the connected role may ask which file the server reads and how, and make it reload."""
+    cursor.execute(
+        "SELECT has_table_privilege('pg_catalog.pg_hba_file_rules', 'SELECT')"
+        " AND has_function_privilege('pg_catalog.pg_hba_file_rules()', 'EXECUTE')"
+        " AND has_function_privilege('pg_catalog.pg_reload_conf()', 'EXECUTE')"
+        " AND pg_has_role('pg_read_all_settings', 'USAGE'), current_user"
+    )
+    allowed, role = cursor.fetchone()
+    if not allowed:
+        raise Refusal(
+            f"The role {role!r} at {server} may not read pg_hba_file_rules and hba_file or reload the server.",
+            "Connect as a superuser: run the task with become_user=postgres and without login_host, or set login_user.",
+        )
+
+
+def server_rows(cursor) -> list[dict]:
+    """Return what the server reads in its files right now: ``{file, line, type, method, error}``; type None when rejected.
+
+    The error may quote bytes of the file that are no text in the database's encoding, hence its way as bytes.
+    """
+    file = "file_name" if cursor.connection.server_version >= _INCLUDES else "current_setting('hba_file')"
+    cursor.execute(f"SELECT {file}, line_number, type, auth_method, textsend(error) FROM pg_catalog.pg_hba_file_rules")
+    return [
+        {
+            "file": os.path.realpath(file),
+            "line": line,
+            "type": kind,
+            "method": method,
+            "error": error if error is None else bytes(error).decode("utf-8", "replace"),
+        }
+        for file, line, kind, method, error in cursor.fetchall()
+    ]
+
+
+def _require_accepted(rows: list[dict], path: str, gone: set[int]) -> None:
+    """Raise Refusal when the server rejects a line, other than those of ``path`` that will be ``gone``."""
+    for row in rows:
+        if row["error"] and row["type"] is None and not (row["file"] == path and row["line"] in gone):
+            raise Refusal(
+                f"The server rejects line {row['line']} of {row['file']}: {row['error']}. "
+                "It does not load a file with such a line, so no new rule would come into force.",
+                "Correct or remove that line first.",
+            )
+
+
+def require_same_file(rows: list[dict], path: str, text: str, server: str) -> None:
+    """Raise Refusal when what the server reads at ``path`` is not the ``text`` that stands there on this host."""
+    theirs = {row["line"]: row for row in rows if row["file"] == path}
+    ours = _hba.server_view(text)
+    for line in sorted({*theirs, *ours}):
+        row = theirs.get(line)
+        known = ours.get(line)
+        if row is None or line not in ours or (known and row["type"] and known != (row["type"], row["method"])):
+            raise Refusal(
+                f"Line {line} of {path} is not on this host what the server at {server} reads there.",
+                "Run the task on the server's own host, and give the path of that server's file or none.",
+            )
+
+
+def require_owner(path: str) -> None:
+    """Raise Refusal unless a file put in the place of ``path`` can have its owner: we are root or that owner."""
+    owner = pathlib.Path(path).stat().st_uid
+    if os.geteuid() not in (0, owner):
+        raise Refusal(
+            f"The file {path} belongs to the user with the number {owner}, and the task runs as number {os.geteuid()}.",
+            "Run the task as its owner (become_user=postgres) or as root.",
+        )
+
+
+def _write(module, path: str, text: str) -> None:
+    """Put ``text`` in the place of the file at once, keeping owner and mode."""
+    handle, temporary = tempfile.mkstemp(dir=module.tmpdir)
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(_hba.encode(text))
+    module.atomic_move(temporary, path)
+
+
+def _replace(
+    module, cursor, server: str, path: str, before: str, outcome: _hba.Outcome, is_own: bool, keep: bool
+) -> tuple[list[dict], str | None]:
+    """Write the file and have the server check it; return its reading and the backup's path. A failure puts all back."""
+    backup = module.backup_local(path) if keep else None
+    try:
+        _write(module, path, outcome.text)
+        rows = server_rows(cursor)
+        if is_own or any(row["file"] == path for row in rows):
+            _require_new_accepted(rows, path, outcome.text)
+            require_same_file(rows, path, outcome.text, server)
+    except BaseException:
+        if pathlib.Path(path).read_bytes() != _hba.encode(before):
+            _write(module, path, before)
+        if backup:
+            pathlib.Path(backup).unlink()
+        raise
+    return rows, backup
+
+
+def _require_new_accepted(rows: list[dict], path: str, text: str) -> None:
+    """Raise Refusal when the server rejects a line of a file just written; before, it rejected none that is still there."""
+    lines = {(path, line.number): line.raw for line in _hba.parse(text)}
+    for row in rows:
+        if row["error"] and row["type"] is None:
+            line = _hba.shown(lines.get((row["file"], row["line"]), "")).strip()
+            raise Refusal(
+                f"The server rejects line {row['line']} of the new {row['file']} ({line}): {row['error']}.",
+                "The file is as it was. Correct the rule.",
+            )
+
+
+def _server_warnings(rows: list[dict], path: str, placed: list[dict]) -> list[str]:
+    """Return what the server remarks on our lines that it accepts, such as a hostssl line while ssl is off."""
+    ours = {item["line"] for item in placed if item["action"] not in ("removed", "absent")}
+    return [
+        f"The server says of line {row['line']} of {path}: {row['error']}."
+        for row in rows
+        if row["error"] and row["type"] and row["file"] == path and row["line"] in ours
+    ]
+
+
+def step(module, cursor, params: dict, check_mode: bool) -> dict:
+    """Bring the file to its wished state; return the result of the module postgres_hba, with its warnings.
+
+    ``params`` are that module's: the connection's, and path, rules (see rules()), state and backup.
+    """
+    server = _connection.place(_connection.keywords(params))
+    _require_reader(cursor, server)
+    cursor.execute("SELECT current_setting('hba_file')")
+    own = os.path.realpath(cursor.fetchone()[0])
+    path = os.path.realpath(params["path"] or own)
+    before = _hba.decode(pathlib.Path(path).read_bytes())
+    outcome = (_hba.place if params["state"] == "present" else _hba.remove)(before, params["rules"])
+    rows, backup = server_rows(cursor), None
+    if path == own or any(row["file"] == path for row in rows):
+        _require_accepted(rows, path, outcome.gone)
+        require_same_file(rows, path, before, server)
+    changed = outcome.text != before
+    if changed:
+        require_owner(path)
+    warnings = list(outcome.warnings)
+    if changed and not check_mode:
+        rows, backup = _replace(module, cursor, server, path, before, outcome, path == own, params["backup"])
+    in_use = path == own or any(row["file"] == path for row in rows)
+    if not in_use:
+        warnings.append(f"The server at {server} does not read {path}, so its rules are not in force there.")
+    if in_use and changed and not check_mode and not _connection.reload(cursor):
+        warnings.append(f"The server was told to reload, and {_connection.RELOAD_SECONDS} seconds later had not yet done so.")
+    result = {"changed": changed, "path": path, "placed": outcome.placed, "warnings": warnings}
+    if not (changed and check_mode):
+        result["warnings"] += _server_warnings(rows, path, outcome.placed)
+    header = {"before_header": path, "after_header": path}
+    result["diff"] = {"before": _hba.shown(before), "after": _hba.shown(outcome.text), **header}
+    return {**result, "backup_file": backup} if backup else result
