@@ -10,7 +10,7 @@ import time
 import psycopg2
 import pytest
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _hba
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _hba, _hba_file
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 ADMIN = "host all admin 127.0.0.1/32 scram-sha-256\n"
