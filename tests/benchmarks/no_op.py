@@ -117,7 +117,7 @@ def _theirs(folder: pathlib.Path, variables: dict) -> list[str]:
     database |= {"name": name, "owner": name, "encoding": "UTF8", "lc_collate": "C", "lc_ctype": "C", "template": "template0"}
     args = {"user": name, "password": password, "dbname": name, "host": "localhost", "cp_min": 5, "cp_max": 10}
     template = folder / "theirs.yaml.j2"
-    template.write_text(HOMESERVER.split("database:")[0] + "database: {{ section | to_json }}\n")
+    template.write_text(HOMESERVER.split("database:", maxsplit=1)[0] + "database: {{ section | to_json }}\n")
     config = {"src": str(template), "dest": str(folder / "theirs.yaml"), "mode": "0600"}
     rule = {"dest": str(folder / "postgres" / "data" / "pg_hba.conf"), "contype": "host", "databases": name, "users": name}
     tasks = [{"name": "Role", task + "user": user}, {"name": "Database", task + "db": database}]

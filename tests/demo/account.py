@@ -17,7 +17,7 @@ def run(wish: str, sqlite: str, config: str) -> int:
     if os.geteuid() != 0:
         folder = pathlib.Path(chosen or ordinary.ROOT / ".demo").absolute()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if wish == "start" and sqlite:
+        if wish == "start":
             _copy_theirs(folder, sqlite, config)
         return path.stop(folder) if wish == "stop" else path.start(folder, ordinary.ROOT)
     owner = ordinary.user()
@@ -25,7 +25,7 @@ def run(wish: str, sqlite: str, config: str) -> int:
     try:
         ordinary.make_folder(folder, owner)
         ordinary.copy_sources(folder)
-        if wish == "start" and sqlite:
+        if wish == "start":
             _copy_theirs(folder, sqlite, config)
         for name in ("source", "theirs"):
             ordinary.give(folder / name, owner)
@@ -37,10 +37,15 @@ def run(wish: str, sqlite: str, config: str) -> int:
 
 
 def _copy_theirs(folder: pathlib.Path, sqlite: str, config: str) -> None:
-    """Copy the user's own database, in use or not, and configuration into ``folder``; they are only read."""
+    """Copy the user's own database, in use or not, and configuration into ``folder``/theirs; they are only read.
+
+    Without any, nothing is left there of an earlier demonstration's.
+    """
+    shutil.rmtree(folder / "theirs", ignore_errors=True)
+    if not sqlite:
+        return
     show.step(f"Copying {sqlite} and {config}; the files themselves are only read")
     target = folder / "theirs"
-    shutil.rmtree(target, ignore_errors=True)
     target.mkdir(mode=0o700)
     try:
         shutil.copy(config, target / "homeserver.yaml")
