@@ -21,7 +21,7 @@ _PLAYBOOKS = ("matrixops.synapse_postgres.site", "matrixops.synapse_postgres.por
 def start(folder: pathlib.Path, source: pathlib.Path) -> int:
     """Run the demonstration in ``folder`` with the collection in ``source``; return 0 when all of it held."""
     if len(os.fsencode(folder / "postgres")) > 90:
-        show.fail(f"The path {folder} is too long for PostgreSQL's Unix socket. Set DEMO_FOLDER to a shorter one, such as ~/demo.")
+        show.fail(f"The path {folder} is too long for PostgreSQL's Unix socket. Set DEMO_FOLDER to a shorter one.")
     stop(folder, keep_tools=True)
     show.step(f"Installing Ansible and Synapse into {folder} (nothing of the system's is changed)")
     tools = _install(folder, source)

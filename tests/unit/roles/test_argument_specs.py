@@ -1,0 +1,51 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Every role's defaults and its argument_specs say the same; every variable that a role's tasks read is one of them."""
+
+import pathlib
+import re
+
+import pytest
+import yaml
+
+ROOT = pathlib.Path(__file__).parents[3]
+ROLES = sorted(path for path in (ROOT / "roles").iterdir() if path.is_dir())
+
+
+def spec(role):
+    return yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
+
+
+def defaults(role):
+    return yaml.safe_load((role / "defaults" / "main.yml").read_text())
+
+
+def computed(value):
+    return isinstance(value, str) and "{{" in value
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_defaults_and_specs_are_in_step(role):
+    options, values = spec(role), defaults(role)
+    assert set(values) == {name for name, option in options.items() if not option.get("required")}
+    assert {name: option["default"] for name, option in options.items() if "default" in option} == {
+        name: value for name, value in values.items() if not computed(value)
+    }
+    for name, option in options.items():
+        assert option.get("description") and option.get("type"), name
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_what_the_tasks_set_is_not_what_the_play_gives(role):
+    """A variable that a task registers or sets hides the play's of the same name, whatever the play says."""
+    texts = "".join(path.read_text() for path in (role / "tasks").glob("*.yml"))
+    registered = set(re.findall(r"^\s+register: (\w+)$", texts, re.M))
+    assert (registered and not registered & set(spec(role))) or not registered
+    assert all(name.startswith(f"{role.name}_") for name in registered), registered
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_play_variables_that_the_tasks_read_are_documented(role):
+    known = {name for each in ROLES for name in spec(each)}
+    texts = "".join(path.read_text() for folder in ("tasks", "vars", "templates") for path in (role / folder).glob("*"))
+    read = set(re.findall(r"\bsynapse_postgres_\w+", texts)) - {"synapse_postgres_remote", "synapse_postgres_remote_addresses"}
+    assert read <= known | {"synapse_postgres_become"}, read - known
