@@ -125,19 +125,23 @@ def connected(libpq: dict, autocommit: bool = False, what: str = "ansible"):
         connection.close()
 
 
+def loaded(cursor) -> float:
+    """Return when the server last loaded its files, in seconds since the epoch."""
+    cursor.execute("SELECT extract(epoch FROM pg_conf_load_time())")
+    return float(cursor.fetchone()[0])
+
+
 def reload(cursor) -> bool:
     """Make the server load its files; tell whether it was seen to within RELOAD_SECONDS.
 
     Who connects after that meets the new rules: the postmaster, which signals the sessions and then loads the files,
     accepts no connection before it is done with both.
     """
-    cursor.execute("SELECT pg_conf_load_time()")
-    before = cursor.fetchone()
+    before = loaded(cursor)
     cursor.execute("SELECT pg_reload_conf()")
     deadline = time.monotonic() + RELOAD_SECONDS
     while time.monotonic() < deadline:
-        cursor.execute("SELECT pg_conf_load_time()")
-        if cursor.fetchone() != before:
+        if loaded(cursor) != before:
             return True
         time.sleep(0.02)
     return False

@@ -169,12 +169,15 @@ def step(module, cursor, params: dict, check_mode: bool) -> dict:
     if path == own or any(row["file"] == path for row in rows):
         _require_accepted(rows, path, outcome.gone)
         require_same_file(rows, path, before, server)
-    changed = outcome.text != before
-    if changed:
+    differs = outcome.text != before
+    if differs:
         require_owner(path)
     warnings = list(outcome.warnings)
-    if changed and not check_mode:
+    # A run that was killed between writing and reloading left a file newer than what the server has loaded.
+    stale = path == own and pathlib.Path(path).stat().st_mtime > _connection.loaded(cursor)
+    if differs and not check_mode:
         rows, backup = _replace(module, cursor, server, path, before, outcome, path == own, params["backup"])
+    changed = differs or stale
     in_use = path == own or any(row["file"] == path for row in rows)
     if not in_use:
         warnings.append(f"The server at {server} does not read {path}, so its rules are not in force there.")

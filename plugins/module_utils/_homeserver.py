@@ -77,6 +77,20 @@ def require_yaml() -> None:
         )
 
 
+def read(path: str) -> str:
+    """Return the text of the file ``path``; Refusal when it is not UTF-8, which Synapse reads it as."""
+    with open(path, "rb") as stream:
+        content = stream.read()
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise Refusal(
+            f"{path} is not UTF-8: line {line} has the byte 0x{content[error.start]:02x}.",
+            "Convert the file to UTF-8, as Synapse reads it.",
+        ) from error
+
+
 def parse(text: str, path: str = "homeserver.yaml") -> dict:
     """Return the mapping that ``text``, the content of ``path``, stands for; an empty file is an empty mapping.
 

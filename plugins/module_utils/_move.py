@@ -37,6 +37,7 @@ CREATE TABLE IF NOT EXISTS synapse_postgres.move (
     status text NOT NULL CHECK (status IN ('running', 'ported')),
     source text NOT NULL,
     digests text[] NOT NULL,
+    server_name text NOT NULL,
     last_transaction bigint,
     started_at timestamptz NOT NULL,
     ported_at timestamptz
@@ -47,12 +48,16 @@ COMMENT ON TABLE synapse_postgres.move IS 'How Synapse''s data came here from SQ
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """Our record of the move into a database: what was read, and the last transaction of the routine's when it ended."""
+    """Our record of the move into a database: what was read, whose it is, and the transaction after the routine's last.
+
+    ``here`` is False in a copy of the database that was restored elsewhere, whose transactions have other numbers.
+    """
 
     status: str
-    source: str
     digests: tuple[str, ...]
+    server_name: str
     last_transaction: int | None
+    here: bool
 
 
 @contextlib.contextmanager
@@ -78,19 +83,25 @@ def record(cursor) -> Record | None:
     cursor.execute("SELECT to_regclass('synapse_postgres.move')")
     if cursor.fetchone()[0] is None:
         return None
-    cursor.execute("SELECT status, source, digests, last_transaction FROM synapse_postgres.move")
+    # The row was last written in the very transaction that it names: end(). A restored copy's was not.
+    cursor.execute(
+        "SELECT status, digests, server_name, last_transaction,"
+        " xmin::text::bigint = last_transaction & 4294967295 AND pg_current_xact_id()::text::bigint > last_transaction"
+        " FROM synapse_postgres.move"
+    )
     row = cursor.fetchone()
-    return Record(row[0], row[1], tuple(row[2]), row[3]) if row else None
+    return Record(row[0], tuple(row[1]), row[2], row[3], bool(row[4])) if row else None
 
 
-def begin(cursor, source: str, digest: str) -> None:
-    """Record that the routine is about to run on ``source`` with the content ``digest``."""
+def begin(cursor, source: str, digest: str, server_name: str) -> None:
+    """Record that the routine is about to run on ``source``, ``server_name``'s database, with the content ``digest``."""
     cursor.execute(_RECORD)
     cursor.execute(
-        "INSERT INTO synapse_postgres.move (status, source, digests, started_at) VALUES ('running', %s, %s, now())"
+        "INSERT INTO synapse_postgres.move (status, source, digests, server_name, started_at)"
+        " VALUES ('running', %s, %s, %s, now())"
         " ON CONFLICT (only_one) DO UPDATE SET status = 'running', source = excluded.source, digests = excluded.digests,"
         " last_transaction = NULL, started_at = excluded.started_at, ported_at = NULL",
-        (source, [digest]),
+        (source, [digest], server_name),
     )
 
 
@@ -103,18 +114,30 @@ def end(cursor, digests: list[str]) -> None:
     )
 
 
-def is_finished(cursor, digest: str) -> bool:
-    """Tell whether the routine needs to run on a source of content ``digest``; Refusal where it must not.
+def is_finished(cursor, digest: str, server_name: str) -> bool:
+    """Tell whether the content ``digest`` of ``server_name``'s database was ported to the end and is there.
 
-    True: this very content was ported to the end. False: it is safe to run, on an empty target, or on one where only the
-    routine has written. The cursor is the target's.
+    Raises Refusal for a target that is another homeserver's, another application's, or where Synapse would use another
+    schema than public: what it holds there is not looked at. The cursor is the target's.
     """
+    cursor.execute("SELECT current_schema()")
+    schema = cursor.fetchone()[0]
+    if schema != "public":
+        raise Refusal(
+            f"In the target database Synapse's role works in the schema {schema or 'none'}, and a move knows only public.",
+            "Set the role's search_path to public, or give Synapse a database of its own.",
+        )
     tables = {name.split(".", 1)[1] for name in _database.tables(cursor) if name.startswith("public.")}
     found = record(cursor)
-    if found and found.status == "ported" and digest in found.digests:
-        return True
+    if found and found.server_name != server_name:
+        raise Refusal(
+            f"The target database is the homeserver {found.server_name}'s, and this one is {server_name}.",
+            "Give each homeserver a database of its own (synapse_postgres_database).",
+        )
     if not tables:
         return False
+    if found and found.status == "ported" and digest in found.digests and _counts(cursor, ("users",)).get("users"):
+        return True
     if "schema_version" not in tables:
         raise Refusal(
             f"The target database holds {len(tables)} tables that are not Synapse's, {min(tables)} among them.",
@@ -126,7 +149,9 @@ def is_finished(cursor, digest: str) -> bool:
 def require_only_ported(cursor, source: str) -> None:
     """Raise Refusal when the target holds what the routine did not write there, or what ``source`` does not explain."""
     found = record(cursor)
-    if found and found.status == "ported":
+    if found and found.status == "ported" and not found.here:
+        traces = ["it is a copy that was restored after the move"]
+    elif found and found.status == "ported":
         traces = _written_since(cursor, found.last_transaction)
     elif found or _exists(cursor, "port_from_sqlite3"):
         traces = _unexplained(cursor, source)
@@ -138,6 +163,32 @@ def require_only_ported(cursor, source: str) -> None:
             "Porting into it again would empty its tables and lose that.",
             "If Synapse lives on PostgreSQL already, there is nothing to do. To port another SQLite file, "
             "give it a new database.",
+        )
+    _require_same_rows(cursor, source)
+
+
+def _require_same_rows(cursor, source: str) -> None:
+    """Raise Refusal when the row of ``source`` at which the routine would go on is not the one it ended with.
+
+    It goes by row ids, which VACUUM gives anew: rows would be lost (matrix-org/synapse #13195).
+    """
+    if not (_exists(cursor, "port_from_sqlite3") and _exists(cursor, "events")):
+        return
+    cursor.execute("SELECT forward_rowid FROM port_from_sqlite3 WHERE table_name = 'events'")
+    reached = cursor.fetchone()
+    if not reached:
+        return
+    with _sqlite.reading(source) as connection:
+        query = "SELECT event_id FROM events WHERE rowid < ? ORDER BY rowid DESC LIMIT 1"
+        last = connection.execute(query, reached).fetchone()
+    if last is None:
+        return
+    cursor.execute("SELECT 1 FROM public.events WHERE event_id = %s", last)
+    if cursor.fetchone() is None:
+        raise Refusal(
+            f"The event {last[0]} of {source} should have been ported and is not in the target: "
+            "the file is another homeserver's, or its rows were numbered anew by a VACUUM.",
+            "Give it a new, empty database (synapse_postgres_database), and do not VACUUM the file during the move.",
         )
 
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _scram
@@ -120,8 +121,24 @@ def write(cursor, verb: str, name: str, attributes: dict, connection_limit: int 
         parts.append(sql.SQL("CONNECTION LIMIT {}").format(sql.Literal(connection_limit)))
     if verifier is not None:
         parts.append(sql.SQL("PASSWORD {}").format(sql.Literal(verifier)))
-    hush(cursor)
-    cursor.execute(sql.SQL("{} ROLE {} {}").format(sql.SQL(verb), sql.Identifier(name), sql.SQL(" ").join(parts)))
+    with _transaction(cursor):
+        hush(cursor)
+        cursor.execute(sql.SQL("{} ROLE {} {}").format(sql.SQL(verb), sql.Identifier(name), sql.SQL(" ").join(parts)))
+
+
+@contextlib.contextmanager
+def _transaction(cursor):
+    """Have one transaction within the block, on a connection that otherwise commits every statement too."""
+    if not cursor.connection.autocommit:
+        yield
+        return
+    cursor.execute("BEGIN")
+    try:
+        yield
+    except BaseException:
+        cursor.execute("ROLLBACK")
+        raise
+    cursor.execute("COMMIT")
 
 
 def drop(cursor, name: str) -> None:

@@ -73,17 +73,22 @@ def read_config(paths: list[str]) -> dict:
     merged: dict = {}
     for path in paths:
         for name in sorted(glob.glob(os.path.join(glob.escape(path), "*.yaml"))) if os.path.isdir(path) else [path]:
-            with open(name, encoding="utf-8", newline="") as stream:
-                merged.update(_homeserver.parse(stream.read(), name))
+            merged.update(_homeserver.parse(_homeserver.read(name), name))
     where = ", ".join(paths)
-    if not merged.get("server_name"):
-        raise Refusal(f"No server_name in {where}.", "Give every file and folder that Synapse reads, in its order.")
+    if not isinstance(merged.get("server_name"), str):
+        raise Refusal(
+            f"No server_name in {where}.",
+            "Give every file and folder that Synapse reads, in its order (in the role synapse_port: synapse_port_config_files).",
+        )
     database = merged.get("database")
     if not isinstance(database, dict) or database.get("name") != "psycopg2" or not isinstance(database.get("args"), dict):
         raise Refusal(
             f"No database section for psycopg2 in {where}.",
             "Give the configuration that Synapse is to have on PostgreSQL; synapse_database_config writes its section.",
         )
+    odd = [key for key, value in database["args"].items() if not isinstance(key, str) or not isinstance(value, (str, int, float))]
+    if odd:
+        raise Refusal(f"In {where}, database.args.{odd[0]} is neither text nor a number.", "Correct it, or take it out.")
     return merged
 
 
@@ -136,7 +141,7 @@ def run(command: list[str], config: dict, sqlite_database: str, batch_size: int)
     try:
         path = os.path.join(folder, "homeserver.yaml")
         with _private(path) as stream:
-            json.dump(private_config(config, folder), stream)  # JSON is YAML, with every string quoted
+            json.dump(private_config(config, folder), stream, default=str)  # JSON is YAML, with every string quoted
         words = [*command, "--sqlite-database", sqlite_database, "--postgres-config", path, "--batch-size", str(batch_size)]
         return _followed(words, folder, sqlite_database)
     finally:

@@ -58,12 +58,6 @@ def _written(module, path: str, before: bytes | None, after: bytes):
         raise
 
 
-def _loaded(cursor) -> float:
-    """Return when the server last loaded its configuration, in seconds since the epoch."""
-    cursor.execute("SELECT extract(epoch FROM pg_conf_load_time())")
-    return float(cursor.fetchone()[0])
-
-
 def _verified(cursor, known: dict, settings: dict, path: str) -> list[dict]:
     """Return the lines that the server reads, ours among them and accepted; Refusal otherwise."""
     lines = _settings.file_lines(cursor)
@@ -106,7 +100,7 @@ def step(module, cursor) -> dict:
     before, after = _content(path), text.encode("utf-8", "surrogateescape")
     _settings.require_readable(_settings.file_lines(cursor), path)
     # A run that was interrupted between writing and reloading left a file newer than what the server has loaded.
-    changed = before != after or os.stat(path).st_mtime > _loaded(cursor)
+    changed = before != after or os.stat(path).st_mtime > _connection.loaded(cursor)
     order = None
     if module.check_mode:
         lines, order = _foretold(cursor, known, settings, path, before != after)

@@ -31,22 +31,29 @@ _PAGES_PER_STEP = 4096
 @contextlib.contextmanager
 def reading(path: str):
     """Yield a connection that cannot write to the SQLite database at ``path``; Refusal when it is damaged or locked."""
-    connection = sqlite3.connect(f"file:{urllib.parse.quote(path)}?mode=ro", uri=True, timeout=30, isolation_level=None)
+    uri = f"file:{urllib.parse.quote(path)}?mode=ro"
     try:
-        yield connection
+        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None)) as connection:
+            yield connection
     except sqlite3.Error as error:
         raise Refusal(
             f"SQLite cannot read {path}: {error}.",
             "Check that the file is whole (sqlite3 FILE 'PRAGMA quick_check') and that its folder may be read.",
         ) from error
-    finally:
-        connection.close()
+
+
+def require_absolute(path: str) -> None:
+    """Raise Refusal unless ``path`` says where a file is by itself."""
+    if not os.path.isabs(path):
+        raise Refusal(
+            f"The path {path} of the SQLite database is not absolute.",
+            "Give the whole path; where Synapse's own folder matters, only Synapse knows which file it is.",
+        )
 
 
 def require_database(path: str) -> None:
     """Raise Refusal unless ``path`` is a file that starts as every SQLite database does."""
-    if not os.path.isabs(path):
-        raise Refusal(f"The path {path} is not absolute.", "Give the whole path: SQLite would look in the task's own folder.")
+    require_absolute(path)
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise Refusal(f"{path} is not a file.", "Give the path of Synapse's SQLite database.")
@@ -90,7 +97,8 @@ def inspect(path: str) -> dict:
             "users": ask("SELECT count(*) FROM users")[0],
             "events": ask("SELECT count(*) FROM events")[0],
             "background_updates": ask("SELECT update_name FROM background_updates ORDER BY 1"),
-            "schema_version": ask("SELECT version FROM schema_version")[0],
+            # A homeserver that was killed at its first start has the table, and nothing in it.
+            "schema_version": next(iter(ask("SELECT version FROM schema_version")), None),
         }
 
 

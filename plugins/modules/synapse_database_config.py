@@ -362,16 +362,7 @@ def read(path: str, layout: str) -> str | None:
         raise Refusal(f"{path} does not exist.", "Check the path; for a file of its own, give layout=drop-in.", missing=True)
     if not os.path.isfile(path):
         raise Refusal(f"{path} is no file.", "Give the path of the file that holds the section.")
-    with open(path, "rb") as stream:
-        content = stream.read()
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise Refusal(
-            f"{path} is not UTF-8: line {line} has the byte 0x{content[error.start]:02x}.",
-            "Convert the file to UTF-8, as Synapse reads it.",
-        ) from error
+    return _homeserver.read(path)
 
 
 def require_writable(folder: str) -> None:

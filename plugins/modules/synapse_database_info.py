@@ -56,6 +56,10 @@ tables:
   description: How many tables the database holds.
   returned: always
   type: int
+sessions:
+  description: How many other sessions of this role the database has; those of a running Synapse.
+  returned: always
+  type: int
 schema_version:
   description: Version of Synapse's schema in the database, null when Synapse has not made one.
   returned: always
@@ -76,7 +80,12 @@ def look(connection, cursor, name: str) -> dict:
     if "public.schema_version" in tables:
         cursor.execute("SELECT max(version) FROM public.schema_version")
         schema_version = cursor.fetchone()[0]
+    cursor.execute(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()"
+    )
     return {
+        "sessions": cursor.fetchone()[0],
         "server_version": connection.server_version,
         "psycopg2_version": _connection.psycopg2.__version__,
         "database": database,

@@ -145,13 +145,13 @@ def port(params: dict, check_mode: bool) -> dict:
     with _connection.connected(target, autocommit=True, what="synapse_port") as connection, connection.cursor() as cursor:
         require_fit(cursor, config)
         with _move.only_one(cursor, connection.info.dbname):
-            if _move.is_finished(cursor, digest):
+            if _move.is_finished(cursor, digest, config["server_name"]):
                 return {"changed": False, "finished": True}
             _move.require_only_ported(cursor, source)
             _move.require_unused(cursor)
             if check_mode:
                 return {"changed": True, "finished": False}
-            _move.begin(cursor, source, digest)
+            _move.begin(cursor, source, digest, config["server_name"])
             started = time.monotonic()
             progress = _routine.run(command, config, source, params["batch_size"])
             _move.end(cursor, [digest, _sqlite.digest(source)])

@@ -87,9 +87,10 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors
 def main() -> None:
     module = AnsibleModule(argument_spec=dict(path=dict(type="path", required=True)), supports_check_mode=True)
     path = module.params["path"]
-    if not os.path.lexists(path):
-        module.exit_json(changed=False, exists=False)
     with told_to(module):
+        _sqlite.require_absolute(path)
+        if not os.path.lexists(path):
+            module.exit_json(changed=False, exists=False)
         facts = _sqlite.inspect(path)
         problems = [f"{found} {remedy}" for found, remedy in _sqlite.unfit_to_move(path, facts)]
     module.exit_json(changed=False, exists=True, problems=problems, **facts)

@@ -20,14 +20,7 @@ from support.loopback import free_port
 RUNS = 5
 SETTINGS = {"work_mem": "8MB", "maintenance_work_mem": "96MB", "random_page_cost": "1.1", "log_checkpoints": "on", "jit": "off"}
 CLIENTS = ["127.0.0.1/32", "::1/128", "127.0.0.2/32"]
-HOMESERVER = """\
-server_name: localhost
-report_stats: false
-database:
-  name: sqlite3
-  args:
-    database: /nonexistent/homeserver.db
-"""
+HOMESERVER = "server_name: localhost\nreport_stats: false\n"
 
 
 def measure(folder: pathlib.Path, source: pathlib.Path) -> None:
@@ -117,7 +110,7 @@ def _theirs(folder: pathlib.Path, variables: dict) -> list[str]:
     database |= {"name": name, "owner": name, "encoding": "UTF8", "lc_collate": "C", "lc_ctype": "C", "template": "template0"}
     args = {"user": name, "password": password, "dbname": name, "host": "localhost", "cp_min": 5, "cp_max": 10}
     template = folder / "theirs.yaml.j2"
-    template.write_text(HOMESERVER.split("database:", maxsplit=1)[0] + "database: {{ section | to_json }}\n")
+    template.write_text(HOMESERVER + "database: {{ section | to_json }}\n")
     config = {"src": str(template), "dest": str(folder / "theirs.yaml"), "mode": "0600"}
     rule = {"dest": str(folder / "postgres" / "data" / "pg_hba.conf"), "contype": "host", "databases": name, "users": name}
     tasks = [{"name": "Role", task + "user": user}, {"name": "Database", task + "db": database}]
