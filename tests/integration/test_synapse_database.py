@@ -3,6 +3,7 @@
 
 import contextlib
 import os
+import time
 
 import psycopg2
 import pytest
@@ -113,3 +114,30 @@ def test_a_file_with_an_error_is_refused_before_anything_is_touched(run, server)
     refused = run("synapse_database", options(server))
     assert refused["failed"] and "line 5" in refused["msg"], refused
     assert state(server) == before
+
+
+def test_no_secret_in_the_servers_log(run, server):
+    server.set("log_statement", "all")
+    try:
+        assert run("synapse_database", options(server))["changed"]
+        verifier = server.rows("SELECT rolpassword FROM pg_authid WHERE rolname = %s", USER)[0][0]
+        log = server.log()
+        assert "pg_roles" in log, "log_statement=all was not in force, so this shows nothing"
+        assert verifier not in log and PASSWORD not in log
+    finally:
+        server.set("log_statement", "")
+
+
+def test_a_run_that_was_killed_before_the_reload_is_mended(run, server):
+    run("synapse_database", options(server))
+    hba = server.data / "pg_hba.conf"
+    kept = hba.read_bytes()
+    hba.write_text(HBA)
+    server.rows("SELECT pg_reload_conf()")
+    time.sleep(1.1)
+    hba.write_bytes(kept)  # what the killed run left: the right file, which the server has not loaded
+    with pytest.raises(psycopg2.OperationalError):
+        server.connect(user=USER, password=PASSWORD, dbname=NAME)
+    assert run("synapse_database", options(server))["changed"]
+    server.connect(user=USER, password=PASSWORD, dbname=NAME).close()
+    assert not run("synapse_database", options(server))["changed"]

@@ -194,6 +194,48 @@ def test_a_target_that_is_not_ours_is_refused(run, move, statement, words):
     assert move.tables() == before
 
 
+def test_a_target_that_was_emptied_is_ported_again(run, move, homeserver):
+    assert run("synapse_port", move.options)["finished"]
+    move.rows("DROP SCHEMA public CASCADE; CREATE SCHEMA public AUTHORIZATION synapse")
+    again = run("synapse_port", move.options)
+    assert again["changed"] and again["finished"], again
+    assert move.users() == len(homeserver[1]["users"])
+
+
+def test_a_copy_that_was_restored_elsewhere_counts_as_live(run, move):
+    assert run("synapse_port", move.options)["finished"]
+    # A dump and a restore write every row in one new transaction, under other numbers.
+    move.rows("UPDATE synapse_postgres.move SET source = source")
+    refused = run("synapse_port", {**move.options, "sqlite_database": str(_other(move))})
+    assert refused["failed"] and "restored after the move" in refused["msg"], refused
+
+
+def test_another_homeserver_is_kept_out_even_after_half_a_move(run, move):
+    options = {key: value for key, value in move.options.items() if key != "synapse_python"}
+    assert run("synapse_port", {**options, "command": ["/bin/sh", "-c", "exit 5"]})["failed"]
+    text = move.config.read_text()
+    move.config.write_text(text.replace("server_name: localhost", "server_name: other.example.org"))
+    refused = run("synapse_port", move.options)
+    assert refused["failed"] and "the homeserver localhost's, and this one is other.example.org" in refused["msg"], refused
+    move.config.write_text(text)
+    assert run("synapse_port", move.options)["finished"]
+
+
+def test_a_vacuum_between_two_runs_is_noticed(run, move):
+    assert run("synapse_port", move.options)["finished"]
+    # Where the routine stopped stands another row now.
+    move.lite("UPDATE events SET event_id = event_id || 'x' WHERE rowid = (SELECT max(rowid) FROM events)")
+    refused = run("synapse_port", move.options)
+    assert refused["failed"] and "numbered anew by a VACUUM" in refused["msg"], refused
+
+
+def test_a_role_that_works_in_another_schema_is_refused(run, move):
+    move.rows("CREATE SCHEMA synapse AUTHORIZATION synapse")
+    for check in (True, False):
+        refused = run("synapse_port", move.options, check=check)
+        assert refused["failed"] and "works in the schema synapse" in refused["msg"], refused
+
+
 def test_a_target_with_another_locale_is_refused(run, move):
     move.rows("SELECT 1")
     move.cluster.rows(f"DROP DATABASE {move.name}")
@@ -257,10 +299,12 @@ def test_bad_input_is_refused_and_changes_nothing(run, move, options, words):
         ("server_name: test", "No database section for psycopg2"),
         ("server_name: test\ndatabase: {name: sqlite3, args: {database: /x}}", "No database section for psycopg2"),
         ("server_name: [", "homeserver-postgres.yaml"),
+        ("server_name: test\n# \udcff", "is not UTF-8: line 2"),
+        ("server_name: test\ndatabase: {name: psycopg2, args: {1: x}}", "database.args.1 is neither text nor a number"),
     ],
 )
 def test_a_configuration_that_does_not_serve_is_refused(run, move, text, words):
-    move.config.write_text(text)
+    move.config.write_text(text, errors="surrogateescape")
     refused = run("synapse_port", move.options)
     assert refused["failed"] and words in refused["msg"], refused
 

@@ -175,3 +175,14 @@ def test_info_names_everything_that_stands_in_the_way(run, tmp_path):
     assert [word in problem for word, problem in zip(("no users", "auto_vacuum", "populate_something"), told["problems"])] == [
         True
     ] * 3
+
+
+def test_info_wants_an_absolute_path_and_bears_a_homeserver_killed_at_its_first_start(run, tmp_path):
+    assert "is not absolute" in run("synapse_sqlite_info", {"path": "homeserver.db"})["msg"]
+    path = tmp_path / "homeserver.db"
+    sqlite.homeserver(path)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("DELETE FROM schema_version")
+        connection.commit()
+    told = run("synapse_sqlite_info", {"path": str(path)})
+    assert told["schema_version"] is None and told["users"] == 2
