@@ -354,7 +354,7 @@ def read(path: str, layout: str) -> str | None:
     """Return the file's text, None for a drop-in that does not exist yet; Refusal for what is no file to edit."""
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
-        raise Refusal(f"The folder {folder} does not exist.", "Check the path, or make the folder first.")
+        raise Refusal(f"The folder {folder} does not exist.", "Check the path, or make the folder first.", missing=True)
     if not os.path.exists(path):
         if layout == "drop-in":
             require_writable(folder)
