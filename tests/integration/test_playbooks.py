@@ -1,0 +1,341 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The playbooks and roles run by ansible-playbook, with a real Synapse and a real server that others run.
+
+Mode private, which needs an ordinary user, is walked by `make demo`; mode system by molecule. Every play of these tests is
+run at -vvv, and none of them may print a traceback or a password; see support/playbooks.py.
+"""
+
+import contextlib
+import pathlib
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import yaml
+
+from support import conversation, playbooks, sqlite, synapse
+
+
+@pytest.fixture
+def site(tmp_path, homeserver, any_cluster):
+    """A Site whose homeserver is a stopped copy of the shared one, on SQLite; all of it is removed afterwards."""
+    made = playbooks.Site(tmp_path, any_cluster, playbooks.copied(homeserver[0], tmp_path / "synapse"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def said(homeserver):
+    """The record of what was said on the homeserver."""
+    return homeserver[1]
+
+
+@pytest.fixture
+def talk(site, said):
+    """Events that Synapse acknowledged while the plays ran: a user talks on the started homeserver all the time."""
+    site.server.start()
+    site.prepare()
+    with Talk(site.server.url, said) as begun:
+        yield begun.acknowledged
+
+
+class Talk:
+    """A user who says something ten times a second, whether Synapse answers or not; the answered ones are noted."""
+
+    def __init__(self, url: str, said: dict) -> None:
+        user, noted = next(iter(said["users"].items()))
+        self.person = conversation.Homeserver(url).logged_in(user, noted["password"])
+        self.room, self.acknowledged, self.ended = next(iter(said["rooms"])), [], threading.Event()
+        self.thread = threading.Thread(target=self._talk)
+
+    def __enter__(self) -> "Talk":
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_reason) -> None:
+        self.ended.set()
+        self.thread.join()
+
+    def _talk(self) -> None:
+        path = f"{conversation.CLIENT}/rooms/{conversation.quoted(self.room)}/send/m.room.message/busy"
+        while not self.ended.wait(0.1):
+            with contextlib.suppress(OSError, conversation.Unlike):
+                body = {"msgtype": "m.text", "body": "meanwhile"}
+                self.acknowledged.append(self.person.ask("PUT", f"{path}{time.time_ns()}", body)["event_id"])
+
+
+def lives_on(site) -> str:
+    """Return the engine that homeserver.yaml names."""
+    return yaml.safe_load(site.server.config.read_text())["database"]["name"]
+
+
+def process(site) -> str:
+    """Return the id of Synapse's process, another one after every start."""
+    return (site.server.folder / "homeserver.pid").read_text()
+
+
+def commands(site, start: str) -> dict:
+    """Return the variables of a service manager whose start command is the shell script ``start``; $synctl is Synapse's."""
+    synctl = f"{site.server.python} -m synapse._scripts.synctl"
+    config = site.server.config
+    for name, script in {
+        "start": start,
+        "stop": f"$synctl stop {config}",
+        "status": f'kill -0 "$(cat {site.server.folder}/homeserver.pid)"',
+    }.items():
+        path = site.folder / name
+        path.write_text(f'#!/bin/sh\nsynctl="{synctl}"\ncd {site.server.folder}\n{script}\n')
+        path.chmod(0o755)
+    found = {name: str(site.folder / name) for name in ("start", "stop", "status")}
+    return {"synapse_postgres_service_manager": "command", "synapse_postgres_service_commands": found}
+
+
+def routine(site, script: str) -> dict:
+    """Return the variables of a port routine that is the shell script ``script``; $routine is Synapse's own."""
+    path = site.folder / "routine"
+    path.write_text(
+        f'#!/bin/sh\nroutine="{site.server.python} -m synapse._scripts.synapse_port_db"\nn={site.folder}/calls\n{script}\n'
+    )
+    path.chmod(0o755)
+    return {"synapse_port_command": [str(path)]}
+
+
+def require_all_there(site, said: dict, acknowledged: list) -> None:
+    """Fail unless Synapse answers on PostgreSQL, with all that was said and every event that SQLite had."""
+    assert lives_on(site) == "psycopg2"
+    conversation.check(site.server.url, said)
+    with contextlib.closing(sqlite3.connect(site.server.database)) as connection:
+        had = {row[0] for row in connection.execute("SELECT event_id FROM events")}
+    has = {row[0] for row in site.rows("SELECT event_id FROM events")}
+    assert had and had <= has and set(acknowledged) <= has
+
+
+def test_a_homeserver_on_sqlite_is_prepared_then_moved_and_then_left_alone(site, said):
+    site.server.start()
+    before = site.server.config.read_bytes()
+    foretold = site.play("site", "--check", "--diff")
+    assert foretold.changed > 0
+    assert not site.cluster.rows("SELECT 1 FROM pg_roles WHERE rolname = %s", site.name)
+
+    prepared = site.play("site")
+    assert prepared.changed == foretold.changed
+    assert not prepared.missing(
+        "This homeserver lives on SQLite, with 3 users", "run the playbook matrixops.synapse_postgres.port"
+    )
+    assert site.play("site").changed == 0
+    assert site.server.config.read_bytes() == before
+
+    foretold = site.play("port", "--check", "--diff")
+    assert foretold.changed > 0 and not foretold.missing("3 users and")
+    assert site.server.config.read_bytes() == before and not (site.server.folder / "port-to-postgres").exists()
+
+    assert not site.play("port").missing("This homeserver lives on PostgreSQL now")
+    assert site.old.read_bytes() == before
+    require_all_there(site, said, [])
+    assert site.play("site").changed == site.play("port").changed == 0
+
+
+def test_a_synapse_that_does_not_start_on_postgresql_is_taken_back_to_sqlite(site, said, talk):
+    before = site.server.config.read_bytes()
+    broken = f"if grep -q psycopg2 {site.server.config}; then echo 'no luck today' >&2; exit 3; fi\n$synctl start"
+    failed = site.play("port", fails=True, **commands(site, f"{broken} {site.server.config}"))
+    assert not failed.missing(
+        "no luck today", "Synapse runs on SQLite again, with everything it had", "what is ported stays ported"
+    )
+    assert site.server.config.read_bytes() == before
+    conversation.check(site.server.url, said)
+    assert site.rows("SELECT count(*) FROM users") == [(len(said["users"]),)]
+
+    # Synapse never wrote to the target, so the next run goes on there.
+    site.play("port", **commands(site, f"$synctl start {site.server.config}"))
+    require_all_there(site, said, talk)
+
+
+def test_what_synapse_wrote_to_postgresql_before_it_failed_is_never_ported_over(site, said, talk):
+    config = site.server.config
+    breaks = f"$synctl start {config}\nif grep -q psycopg2 {config}; then sleep 4; $synctl stop {config}; exit 3; fi"
+    failed = site.play("port", fails=True, **commands(site, breaks))
+    assert not failed.missing("Synapse runs on SQLite again")
+    pid = process(site)
+    refused = site.play("port", fails=True)
+    assert not refused.missing("Synapse has written to the target database", "give it a new database")
+    assert lives_on(site) == "sqlite3" and process(site) == pid
+    conversation.check(site.server.url, said)
+
+
+def test_a_synapse_that_starts_nowhere_is_said_to_be_down(site, said, talk):
+    before = site.server.config.read_bytes()
+    failed = site.play("port", fails=True, **commands(site, "echo 'no luck at all' >&2; exit 3"), **routine(site, "exit 0"))
+    assert not failed.missing("SYNAPSE IS DOWN", "its SQLite configuration is back", "no luck at all")
+    assert site.server.config.read_bytes() == before
+
+    # Started by hand, it has all it had.
+    site.server.start()
+    conversation.check(site.server.url, said)
+
+
+def test_a_routine_that_fails_while_synapse_serves_stops_nothing(site, said, talk):
+    before, pid = site.server.config.read_bytes(), process(site)
+    failed = site.play("port", fails=True, **routine(site, "echo 'the disk is on fire'; exit 5"))
+    assert not failed.missing("the port failed", "the disk is on fire", ".port.log")
+    assert site.server.config.read_bytes() == before and not site.old.exists() and process(site) == pid
+    conversation.check(site.server.url, said)
+
+
+def test_a_routine_that_fails_with_synapse_stopped_is_followed_by_its_start_on_sqlite(site, said, talk):
+    before, pid = site.server.config.read_bytes(), process(site)
+    failed = site.play("port", fails=True, **routine(site, "echo >>$n; test $(wc -l <$n) -ge 2 && exit 5; exit 0"))
+    assert not failed.missing("Port it", "the port failed", "Synapse runs on SQLite again")
+    assert site.server.config.read_bytes() == before and not site.old.exists() and process(site) != pid
+    conversation.check(site.server.url, said)
+
+
+def test_a_move_that_is_killed_again_and_again_is_ended_by_the_last_run(site, said, talk):
+    halted = site.folder / "halted"
+    second = f'echo >>$n; test $(wc -l <$n) -ge 2 && touch {halted} && sleep 60; exec $routine "$@"'
+    for reached, variables in (
+        # While the copy is ported, after Synapse's stop, and after the switch of its configuration.
+        (lambda: site.rows("SELECT to_regclass('port_from_sqlite3')::text")[0][0], {}),
+        (halted.exists, routine(site, second)),
+        (lambda: lives_on(site) == "psycopg2", {}),
+    ):
+        with site.playing("port", **variables) as play:
+            playbooks.wait_until(reached, play)
+            playbooks.kill(play)
+        assert "PLAY RECAP" not in site.output.read_text()
+    site.play("port")
+    require_all_there(site, said, talk)
+
+
+def test_a_new_homeserver_starts_on_postgresql_and_follows_a_change_of_the_password(site):
+    server = synapse.Homeserver(site.folder / "new", site.server.port, site.server.python)
+    site.server = server
+    site.variables |= {
+        "synapse_postgres_config_path": str(server.config),
+        "synapse_config_server_name": "localhost",
+        "synapse_config_data_folder": str(server.folder / "data"),
+        "synapse_config_listener_port": server.port,
+    }
+    assert site.play("site", "--check", "--diff").changed > 0 and not server.folder.exists()
+    assert site.play("site").changed > 0
+    record = conversation.hold(server.url, conversation.secret_of(server.config), users=1, rooms=1, messages=3)
+    conversation.check(server.url, record)
+    assert lives_on(site) == "psycopg2" and server.config.stat().st_mode & 0o007 == 0
+    assert site.rows("SELECT count(*) FROM users") == [(1,)]
+    assert site.play("site").changed == 0
+
+    log, before = server.folder / "data" / "homeserver.log", server.config.read_text()
+    starts = log.read_text().count("Server hostname:")
+    site.variables["synapse_postgres_password"] = site.password()
+    foretold = site.play("site", "--check", "--diff")
+    assert foretold.changed > 0 and server.config.read_text() == before
+    assert site.play("site").changed > 0
+    found = yaml.safe_load(server.config.read_text())["database"]["args"]
+    assert found == {**yaml.safe_load(before)["database"]["args"], "password": site.variables["synapse_postgres_password"]}
+    assert log.read_text().count("Server hostname:") == starts + 1
+    conversation.check(server.url, record)
+    assert site.play("site").changed == 0
+
+
+def state(site) -> tuple:
+    """Return all that a refused play must leave as it is."""
+    return (
+        site.cluster.rows("SELECT rolname, rolpassword FROM pg_authid ORDER BY 1"),
+        site.cluster.rows("SELECT datname, datdba, datcollate FROM pg_database ORDER BY 1"),
+        {path: path.read_bytes() for path in site.server.folder.rglob("*") if path.is_file()},
+    )
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"synapse_postgres_password": ""}, ["synapse_postgres_password is missing or empty"]),
+        ({"synapse_postgres_password": None}, ["synapse_postgres_password is missing or empty"]),
+        ({"synapse_postgres_port": 1}, ["No connection to PostgreSQL at 127.0.0.1", "Connection refused", "correct login_host"]),
+    ],
+    ids=["empty password", "no password", "wrong port"],
+)
+def test_an_inventory_that_cannot_be_meant_is_refused(site, variables, words):
+    before = state(site)
+    if "synapse_postgres_port" in variables:
+        variables = {**variables, "postgres_server_external_login": {**site.cluster.login, "login_port": 1}}
+    refused = site.play("site", fails=True, **variables)
+    assert not refused.missing(*words) and state(site) == before
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"synapse_postgres_config_path": "/nowhere/homeserver.yaml"}, ["/nowhere", "does not exist"]),
+        ({"synapse_postgres_synapse_python": "/nowhere/python"}, ["/nowhere/python"]),
+    ],
+    ids=["no configuration", "no interpreter"],
+)
+def test_a_homeserver_that_is_not_there_is_refused(site, variables, words):
+    site.prepare()
+    before = state(site)
+    refused = site.play("site", fails=True, **variables)
+    assert not refused.missing(*words) and state(site) == before
+
+
+def test_a_configuration_that_does_not_parse_is_refused(site):
+    site.prepare()
+    with site.server.config.open("a") as stream:
+        stream.write("\ndatabase: [\n")
+    before = state(site)
+    for playbook in ("site", "port"):
+        refused = site.play(playbook, fails=True)
+        assert not refused.missing(str(site.server.config), "line") and state(site) == before
+
+
+def test_an_interpreter_without_synapse_is_given_no_client_library(site):
+    site.prepare()
+    python = site.folder / "other" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", python.parents[1]], check=True)
+    library = next(python.parents[1].glob("lib/python*/site-packages"))
+    (library / "yaml").symlink_to(pathlib.Path(yaml.__file__).parent)
+    before = state(site)
+    refused = site.play("site", fails=True, synapse_postgres_synapse_python=str(python))
+    assert not refused.missing(f"{python} has no Synapse", "synapse_postgres_synapse_python") and state(site) == before
+
+
+def test_a_database_of_another_locale_is_refused(site):
+    site.cluster.rows(f"CREATE DATABASE {site.name} LC_COLLATE 'C.UTF-8' LC_CTYPE 'C' TEMPLATE template0")
+    before = state(site)
+    refused = site.play("site", fails=True)
+    assert not refused.missing("LC_COLLATE is C.UTF-8, not C") and state(site) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"users": 0}, "holds no users"),
+        ({"auto_vacuum": True}, "auto_vacuum"),
+        ({"pending": ("populate_stats",)}, "pending background updates (populate_stats)"),
+    ],
+    ids=["empty", "auto_vacuum", "background updates"],
+)
+def test_a_database_that_cannot_be_moved_is_refused(site, options, words):
+    site.server.database.unlink()
+    sqlite.homeserver(site.server.database, wal=False, **options)
+    before = state(site)
+    refused = site.play("port", fails=True, synapse_port_background_updates_timeout=5)
+    assert not refused.missing(words) and state(site) == before
+
+
+def test_each_role_serves_a_play_of_the_users(site, said):
+    site.server.start()
+    tasks = [
+        {"name": f"The role {role}", "ansible.builtin.include_role": {"name": f"matrixops.synapse_postgres.{role}"}}
+        for role in ("postgres_server", "synapse_database", "synapse_config", "synapse_port")
+    ]
+    # Each in a run of its own, so that none lives on what another has left in the play.
+    alone = {"synapse_database_login": site.cluster.login, "synapse_database_become_user": ""}
+    for task in tasks:
+        path = site.folder / "theirs.yml"
+        path.write_text(yaml.safe_dump([{"name": "Theirs", "hosts": "synapse", "gather_facts": False, "tasks": [task]}]))
+        site.play(str(path), **alone)
+    require_all_there(site, said, [])
