@@ -1,0 +1,198 @@
+# Copyright: the matrixops.synapse_postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Carrying over the rows of append-only tables that changed on SQLite between two runs of the port routine.
+
+The routine only ever adds to these tables: a row that Synapse changed or deleted since the first run stays old. Which rows
+these are is in temp.only_here and temp.only_there of the SQLite connection: see _compare.collect().
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _compare, _move, _sqlite
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+
+try:
+    import psycopg2
+except ImportError:
+    pass
+
+# Rows that a statement deletes at once.
+_BATCH = 10000
+
+_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+
+# Rows that the other side has under the same key, with other content.
+_SAME_KEY = "EXISTS (SELECT 1 FROM temp.only_{} AS other WHERE other.name = mine.name AND other.key = mine.key)"
+
+_REFERENCES = """
+SELECT DISTINCT child.relname, parent.relname FROM pg_constraint k
+JOIN pg_class child ON child.oid = k.conrelid JOIN pg_class parent ON parent.oid = k.confrelid
+WHERE k.contype = 'f' AND child.relnamespace = 'public'::regnamespace AND child.oid <> parent.oid
+"""
+
+
+def require_ours(cursor, source: str) -> None:
+    """Raise Refusal unless the target holds what a move of ours put there, and nothing that Synapse wrote since."""
+    record = _move.record(cursor)
+    if record is None:
+        raise Refusal(
+            "The target database holds no record of a move, so nothing is carried over: what Synapse wrote there would be lost.",
+            "Port with the module synapse_port, or verify without carry_changes.",
+        )
+    if record.status != "ported":
+        raise Refusal("The move into the target database has not ended.", "Run synapse_port to its end, then this again.")
+    _move.require_only_ported(cursor, source)
+
+
+def require_ported(cursor, source: str) -> None:
+    """Raise Refusal unless ``source`` is, byte for byte, the file that was ported: an older one would undo what is there."""
+    if _sqlite.digest(source) not in _move.record(cursor).digests:
+        raise Refusal(
+            f"{source} is not, or no longer, what was ported, so nothing is carried over from it.",
+            "Run synapse_port on it first, then this again.",
+        )
+
+
+def replaced(lite, name: str) -> int:
+    """Return how many rows of the table ``name`` SQLite has with the key of a row that differs on PostgreSQL."""
+    query = f"SELECT count(*) FROM temp.only_here AS mine WHERE name = ? AND {_SAME_KEY.format('there')}"
+    return lite.execute(query, (name,)).fetchone()[0]
+
+
+def planned(lite, names: list[str]) -> dict:
+    """Return what carry() will do: ``{table: {written, deleted}}``, counted in rows; a changed row is a written one."""
+    written = "SELECT count(*) FROM temp.only_here WHERE name = ?"
+    deleted = f"SELECT count(*) FROM temp.only_there AS mine WHERE name = ? AND NOT {_SAME_KEY.format('here')}"
+    return {
+        name: {key: lite.execute(query, (name,)).fetchone()[0] for key, query in (("written", written), ("deleted", deleted))}
+        for name in names
+    }
+
+
+def concerned(cursor, names: list[str]) -> set[str]:
+    """Return ``names`` and every table whose foreign keys lead to one of them, as deleting there may delete here."""
+    references = _references(cursor)
+    found = set(names)
+    while True:
+        more = {child for child, parent in references if parent in found} - found
+        if not more:
+            return found
+        found |= more
+
+
+def carry(lite, cursor, tables: dict[str, _compare.Table]) -> dict:
+    """Make PostgreSQL's ``tables`` hold what SQLite's hold; return ``{table: {written, deleted}}``.
+
+    Children go before their parents where rows are deleted, and after them where rows are written. It is all in ``cursor``'s
+    open transaction, without savepoints: their rows would bear later transactions' numbers than the one that _move.carried()
+    records. Memory does not grow with the number of rows. Raises Refusal where the server refuses a row.
+    """
+    names = _parents_first(cursor, list(tables))
+    cursor.execute("SET CONSTRAINTS ALL DEFERRED")
+    done = {name: {"written": 0, "deleted": 0} for name in names}
+    for name in reversed(names):
+        with _told_without_values(name):
+            done[name]["deleted"] = _delete(lite, cursor, tables[name])
+    for name in names:
+        with _told_without_values(name):
+            done[name]["written"] = _write(lite, cursor, tables[name])
+    with _told_without_values(", ".join(names)):
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    return done
+
+
+@contextlib.contextmanager
+def _told_without_values(name: str):
+    """Turn the server's refusal of a row of ``name`` into ours. Its own words may hold the row, and so a secret."""
+    try:
+        yield
+    except psycopg2.Error as error:
+        # The messages of class 23, violated constraints, name tables and constraints and nothing else.
+        words = f": {error.diag.message_primary}" if (error.pgcode or "").startswith("23") else ""
+        raise Refusal(
+            f"PostgreSQL refused what was to be carried over to {name}, SQLSTATE {error.pgcode or 'none'}{words}.",
+            "Nothing was carried over. See the server's log for the row and mend it on SQLite, or port into a new database.",
+        ) from None
+
+
+def _references(cursor) -> list[tuple[str, str]]:
+    cursor.execute(_REFERENCES)
+    return cursor.fetchall()
+
+
+def _parents_first(cursor, names: list[str]) -> list[str]:
+    """Return ``names`` so that no table stands before one that it refers to; in a circle any order is as good."""
+    left, found = sorted(names), []
+    references = [(child, parent) for child, parent in _references(cursor) if parent in names]
+    while left:
+        free = [name for name in left if not any(child == name and parent in left for child, parent in references)] or left[:1]
+        found += free
+        left = [name for name in left if name not in free]
+    return found
+
+
+def _delete(lite, cursor, table: _compare.Table) -> int:
+    deleted = 0
+    query = f"SELECT id FROM temp.only_there AS mine WHERE name = ? AND NOT {_SAME_KEY.format('here')}"
+    rows = lite.execute(query, (table.name,))
+    for batch in iter(lambda: rows.fetchmany(_BATCH), []):
+        cursor.execute(f"DELETE FROM {_there(table)} WHERE ctid = ANY (%s::tid[])", ([row[0] for row in batch],))
+        deleted += cursor.rowcount
+    return deleted
+
+
+def _write(lite, cursor, table: _compare.Table) -> int:
+    """Bring SQLite's rows to a temporary table on the server, and from there to where they belong."""
+    columns = [(_compare.quoted(one.name), "text" if one.kind == "special" else one.type) for one in table.columns]
+    cursor.execute(f"CREATE TEMP TABLE carried ({', '.join(' '.join(column) for column in columns)}) ON COMMIT DROP")
+    with tempfile.TemporaryFile(dir=os.environ.get("SQLITE_TMPDIR")) as stream:
+        for line in _lines(lite, table):
+            stream.write(line)
+        stream.seek(0)
+        cursor.copy_expert("COPY pg_temp.carried FROM STDIN", stream)
+    written = _update(cursor, table) if table.key else 0
+    names = ", ".join(name for name, _type in columns)
+    values = ", ".join(map(_given, table.columns))
+    where = f"WHERE NOT EXISTS (SELECT FROM {_there(table)} AS t WHERE {_same_key(table)})" if table.key else ""
+    cursor.execute(
+        f"INSERT INTO {_there(table)} ({names}) OVERRIDING SYSTEM VALUE SELECT {values} FROM pg_temp.carried AS c {where}"
+    )
+    written += cursor.rowcount
+    cursor.execute("DROP TABLE pg_temp.carried")
+    return written
+
+
+def _update(cursor, table: _compare.Table) -> int:
+    settings = ", ".join(f"{_compare.quoted(one.name)} = {_given(one)}" for one in table.columns if one.name not in table.key)
+    if not settings:
+        return 0
+    cursor.execute(f"UPDATE {_there(table)} AS t SET {settings} FROM pg_temp.carried AS c WHERE {_same_key(table)}")
+    return cursor.rowcount
+
+
+def _given(one: _compare.Column) -> str:
+    return one.takes.format(f"c.{_compare.quoted(one.name)}")
+
+
+def _same_key(table: _compare.Table) -> str:
+    return " AND ".join(f"t.{name} = c.{name}" for name in map(_compare.quoted, table.key))
+
+
+def _there(table: _compare.Table) -> str:
+    return f"public.{_compare.quoted(table.name)}"
+
+
+def _lines(lite, table: _compare.Table):
+    """Yield the lines of COPY's text format (manual, COPY) for the rows that only SQLite has."""
+    lite.text_factory = str
+    columns = ", ".join(one.lite for one in table.columns)
+    query = f"SELECT {columns} FROM {table.source} WHERE t.rowid IN (SELECT id FROM temp.only_here WHERE name = ?)"
+    for row in lite.execute(query, (table.name,)):
+        texts = [_compare.stored(value, one.kind) for value, one in zip(row, table.columns)]
+        yield ("\t".join("\\N" if text is None else text.translate(_ESCAPES) for text in texts) + "\n").encode()

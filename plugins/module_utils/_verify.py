@@ -1,0 +1,424 @@
+# Copyright: the matrixops.synapse_postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The proof that a move from SQLite to PostgreSQL lost nothing: every table compared, every expected difference by its rule.
+
+The rules are those of the port routine, synapse/_scripts/synapse_port_db.py: it carries every table that both sides have
+but the ones it ignores and the schema's own versions. Whatever no rule explains is a difference.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import time
+
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
+    _carry,
+    _compare,
+    _connection,
+    _move,
+    _progress,
+    _sqlite,
+    _synapse,
+)
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+
+# How many rows of a table are shown, of differences and of rows that PostgreSQL cannot store.
+_EXAMPLES = 5
+_DROPPED_EXAMPLES = 20
+
+# The routine's run() leaves these out; port_from_sqlite3 is its own.
+_BOOKKEEPING = ("schema_version", "applied_schema_deltas", "port_from_sqlite3")
+
+# Rules whose entries come from comparing a table, and come again when it is compared again.
+_FOUND_ON_THE_WAY = ("nul", "sent_transactions")
+
+# What SQLite keeps of a full-text index: https://www.sqlite.org/fts3.html, section 9.1.
+_SHADOWS = ("content", "docsize", "segdir", "segments", "stat")
+
+# Key columns that are, or lead to, somebody's secret; the row's id is shown instead.
+_SECRET = re.compile("token|secret|password|hash|session|nonce|code|key_json|content|json|value|body|data")
+
+_WHY = {
+    "ignored": "Synapse makes it anew; the port routine leaves it out.",
+    "bookkeeping": "Synapse and the port routine keep it for each database on its own.",
+    "sqlite": "SQLite's own.",
+    "nul": "PostgreSQL stores no NUL characters in text, so the port routine leaves these rows out.",
+    "no_event": "Search entries without an event are of no use, and the port routine leaves them out.",
+    "stream_position": "The routine sets it anew, so that Synapse rebuilds the user directory.",
+    "sent_transactions": "Only the last transaction of each destination is needed, and the last day's.",
+    "left_behind": "The table is not Synapse's, or no longer, and PostgreSQL has none: its rows stay behind on SQLite.",
+    "only_postgresql": "SQLite has no such table.",
+    "only_sqlite_column": "PostgreSQL's table has no such column; what it holds stays behind on SQLite.",
+    "only_postgresql_column": "SQLite's table has no such column.",
+}
+
+_TABLES = """
+SELECT c.relname, coalesce(json_agg(json_build_array(a.attname, format_type(a.atttypid, a.atttypmod)) ORDER BY a.attnum)
+    FILTER (WHERE a.attgenerated = ''), '[]')
+FROM pg_class c LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') GROUP BY 1
+"""
+
+# The primary key before other constraints, and these before other unique indexes.
+_KEYS = """
+SELECT DISTINCT ON (c.relname) c.relname,
+    ARRAY(SELECT a.attname::text FROM unnest(i.indkey::smallint[]) WITH ORDINALITY n(attnum, place)
+        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = n.attnum WHERE place <= i.indnkeyatts ORDER BY place)
+FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
+WHERE c.relnamespace = 'public'::regnamespace AND i.indisunique AND i.indisvalid AND i.indimmediate
+    AND i.indexprs IS NULL AND i.indpred IS NULL
+ORDER BY 1, NOT i.indisprimary, NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.contype = 'u'),
+    i.indnkeyatts, i.indexrelid
+"""
+
+
+def verify(params: dict, check_mode: bool) -> dict:
+    """Compare the databases, carry over what may be; return the result of the module synapse_port_verify.
+
+    ``params`` are the module's. Raises Refusal, with the result as its facts, unless the databases are equal in the end.
+    """
+    source = params["sqlite_database"]
+    _sqlite.require_database(source)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_temporary_beside(source))
+        lite = stack.enter_context(_sqlite.reading(source))
+        progress = stack.enter_context(_progress.Progress(f"{source}.progress.json", "verify"))
+        connection = stack.enter_context(_connection.session(params, autocommit=True, what="synapse_port_verify"))
+        cursor = stack.enter_context(connection.cursor())
+        if params["carry_changes"]:
+            stack.enter_context(_move.only_one(cursor, params["login_db"]))
+            _move.require_unused(cursor)
+        stack.enter_context(_one_moment(lite, cursor, writing=params["carry_changes"] and not check_mode))
+        if params["carry_changes"]:
+            _carry.require_ours(cursor, source)
+        comparison = Comparison(lite, cursor, _routine(cursor, params), progress)
+        result = comparison.result(comparison.run())
+        carried = {}
+        if params["carry_changes"] and result["tables"]:
+            carried = _carried(comparison, result, source, check_mode)
+            result = comparison.result(result["rows"])
+        result = {**result, "carried": carried, "seconds": comparison.seconds}
+        if not result["equal"]:
+            raise _unequal(result, comparison.routine, source)
+        return {"changed": bool(carried), **result}
+
+
+def _carried(comparison: Comparison, result: dict, source: str, check_mode: bool) -> dict:
+    """Carry over what differs, or in check mode say what would be; return ``{table: {written, deleted}}``.
+
+    The tables that differ, and those that refer to them, are compared again afterwards.
+    """
+    lite, cursor, routine = comparison.lite, comparison.cursor, comparison.routine
+    other = sorted(set(result["tables"]) - set(routine["append_only"]))
+    if other:
+        raise _unequal({**result, "carried": {}, "seconds": comparison.seconds}, routine, source)
+    _carry.require_ported(cursor, source)
+    tables = {table.name: table for table in comparison.tables if table.name in result["tables"]}
+    planned = _carry.planned(lite, list(tables))
+    if check_mode:
+        comparison.differing.clear()
+        return planned
+    written = _carry.carry(lite, cursor, tables)
+    comparison.again(_carry.concerned(cursor, list(tables)))
+    if comparison.differing:
+        result = comparison.result(result["rows"])
+        raise _unequal({**result, "carried": {}, "seconds": comparison.seconds}, routine, source)
+    _move.carried(cursor)
+    return written
+
+
+def _unequal(result: dict, routine: dict, source: str) -> Refusal:
+    """Return the Refusal for databases that differ; ``result`` becomes the failed task's."""
+    told = [
+        f"{name} ({found['missing']} rows missing on PostgreSQL, {found['unexpected']} that SQLite does not have,"
+        f" {found['changed']} of them changed)"
+        for name, found in result["tables"].items()
+    ]
+    more = f" and {len(told) - 3} more" if len(told) > 3 else ""
+    remedy = (
+        "Stay on SQLite. Stop Synapse, run synapse_port on a new copy and this again; if a table still differs, give the move a "
+        "new, empty database."
+    )
+    if set(result["tables"]) <= set(routine["append_only"]):
+        remedy = (
+            "These are tables that the routine only adds to: with Synapse stopped, run synapse_port on a new copy and this "
+            "with carry_changes."
+        )
+    return Refusal(
+        f"PostgreSQL does not hold what {source} holds: {len(told)} tables differ: {', '.join(told[:3])}{more}.", remedy, **result
+    )
+
+
+def _routine(cursor, params: dict) -> dict:
+    """Return what the Synapse that ported decides, from the record of the move or from the installed Synapse."""
+    record = _move.record(cursor)
+    if record and record.routine:
+        return record.routine
+    if params["synapse_python"]:
+        return _synapse.ask([params["synapse_python"]])
+    raise Refusal(
+        f"The database {params['login_db']!r} holds no record of a move, so what its Synapse ports is not known.",
+        "Give synapse_python, the interpreter that runs Synapse, or port with the module synapse_port.",
+    )
+
+
+@contextlib.contextmanager
+def _temporary_beside(path: str):
+    """Let SQLite keep its temporary files in the folder of ``path``, which is a disk; /tmp may be memory."""
+    folder, before = os.path.dirname(path), os.environ.get("SQLITE_TMPDIR")
+    if os.access(folder, os.W_OK | os.X_OK):
+        os.environ["SQLITE_TMPDIR"] = folder
+    try:
+        yield
+    finally:
+        os.environ.pop("SQLITE_TMPDIR", None)
+        if before is not None:
+            os.environ["SQLITE_TMPDIR"] = before
+
+
+@contextlib.contextmanager
+def _one_moment(lite, cursor, writing: bool):
+    """Show both sides as they are at one moment, each in a transaction; PostgreSQL's is kept if the block ends well."""
+    _compare.prepare(lite)
+    encoding = lite.execute("PRAGMA encoding").fetchone()[0]
+    if encoding != "UTF-8":
+        raise Refusal(f"The SQLite database's text is {encoding}, not UTF-8.", "Synapse makes no such file; give its own.")
+    lite.execute("BEGIN")
+    lite.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    cursor.execute(f"BEGIN ISOLATION LEVEL REPEATABLE READ, READ {'WRITE' if writing else 'ONLY'}")
+    try:
+        # As the canonical text is written; nothing here lives long enough for compiled queries to pay.
+        cursor.execute("SET LOCAL bytea_output = hex; SET LOCAL jit = off")
+        yield
+    except BaseException:
+        if not cursor.connection.closed:
+            cursor.execute("ROLLBACK")
+        raise
+    cursor.execute("COMMIT")
+
+
+class Comparison:
+    """The comparison of the SQLite connection ``lite`` with the database of ``cursor``, by the rules of ``routine``.
+
+    ``tables`` are compared; ``differing`` maps the names of those that differ to what is told of them, ``expected`` lists
+    the differences that a rule explains.
+    """
+
+    def __init__(self, lite, cursor, routine: dict, progress: _progress.Progress) -> None:
+        self.lite, self.cursor, self.routine, self.progress = lite, cursor, routine, progress
+        self.tables: list[_compare.Table] = []
+        self.expected: list[dict] = []
+        self._started = time.monotonic()
+        self.differing: dict[str, dict] = {}
+        lite.text_factory = str
+        self.theirs = self._asked(_TABLES)
+        self.keys = self._asked(_KEYS)
+        self.mine = dict(lite.execute("SELECT name, coalesce(sql, '') FROM sqlite_master WHERE type = 'table' ORDER BY name"))
+        self._sort()
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been at work."""
+        return round(time.monotonic() - self._started, 1)
+
+    def run(self) -> int:
+        """Compare every table; return how many rows were compared."""
+        done, total = 0, sum(self._estimated(table.name) for table in self.tables)
+        for table in self.tables:
+            rows = self._compare(table, lambda rows, name=table.name, before=done: self._tell(name, before + rows, total))
+            done += rows
+            self._tell(table.name, done, total)
+        return done
+
+    def again(self, names: set[str]) -> None:
+        """Compare the tables of ``names`` once more, after something was carried over."""
+        for name in names:
+            self.differing.pop(name, None)
+            for side in ("here", "there"):
+                self.lite.execute(f"DELETE FROM temp.only_{side} WHERE name = ?", (name,))
+        self.expected = [one for one in self.expected if one["table"] not in names or one["rule"] not in _FOUND_ON_THE_WAY]
+        for table in self.tables:
+            if table.name in names:
+                self._compare(table, lambda rows: None)
+
+    def result(self, rows: int) -> dict:
+        """Return the part of the module's result that the comparison gives."""
+        expected = sorted(self.expected, key=lambda one: (one["rule"], one["table"]))
+        return {"equal": not self.differing, "rows": rows, "tables": dict(self.differing), "expected": expected}
+
+    def _asked(self, query: str) -> dict:
+        self.cursor.execute(query)
+        return dict(self.cursor.fetchall())
+
+    def _tell(self, name: str, done: int, total: int) -> None:
+        self.progress.tell(doing=name, done=done, total=max(total, done))
+
+    def _estimated(self, name: str) -> int:
+        """Return about how many rows SQLite's table has, without reading it."""
+        return self.lite.execute(f"SELECT max(rowid) FROM {_compare.quoted(name)}").fetchone()[0] or 0
+
+    # Which tables
+
+    def _sort(self) -> None:
+        """Sort every table of either side into those that are compared and those for which a rule stands."""
+        virtual = [name for name, words in self.mine.items() if words.upper().startswith("CREATE VIRTUAL")]
+        shadows = {f"{name}_{part}" for name in virtual for part in _SHADOWS}
+        for name in self.mine:
+            if name in self.routine["ignored"]:
+                self._expect_rows(name, "ignored")
+            elif name.startswith("sqlite_") or (name in shadows and name not in self.theirs):
+                self._expect_rows(name, "sqlite")
+            elif name in _BOOKKEEPING:
+                self._expect_rows(name, "bookkeeping")
+            elif name not in self.theirs:
+                self._expect_rows(name, "left_behind")
+            elif name == "user_directory_stream_pos":
+                self._stream_position(name)
+            elif name == "event_search":
+                self.tables.append(self._search())
+            else:
+                self.tables.append(self._table(name))
+        for name in sorted(set(self.theirs) - set(self.mine)):
+            rows = self._count_there(name)
+            if rows:
+                self._expect(name, "bookkeeping" if name in _BOOKKEEPING else "only_postgresql", rows)
+
+    def _expect(self, table: str, rule: str, rows: int, examples: list[str] | None = None, why: str = "") -> None:
+        why = f"{why} {_WHY[rule]}".strip()
+        self.expected.append({"table": table, "rule": rule, "rows": rows, "why": why, "examples": examples or []})
+
+    def _expect_rows(self, name: str, rule: str) -> None:
+        rows = self.lite.execute(f"SELECT count(*) FROM {_compare.quoted(name)}").fetchone()[0]
+        if rows:
+            self._expect(name, rule, rows)
+
+    def _count_there(self, name: str) -> int:
+        self.cursor.execute(f"SELECT count(*) FROM public.{_compare.quoted(name)}")
+        return self.cursor.fetchone()[0]
+
+    def _table(self, name: str) -> _compare.Table:
+        """Return what is compared of a table: the columns that both sides have, whose names differ in case at most."""
+        boolean = {one.lower() for one in self.routine["boolean"].get(name, [])}
+        mine = {row[1].lower(): row[1] for row in self.lite.execute(f"PRAGMA table_info({_compare.quoted(name)})")}
+        columns = []
+        for there, kind in self.theirs[name]:
+            here = mine.pop(there.lower(), None)
+            if here is None:
+                self._one_sided(name, there, "only_postgresql_column")
+            else:
+                columns.append(_compare.column(there, f"t.{_compare.quoted(here)}", kind, there.lower() in boolean))
+        for here in mine.values():
+            self._one_sided(name, here, "only_sqlite_column")
+        return _compare.Table(name, f"{_compare.quoted(name)} AS t", tuple(columns), self._key(name, columns))
+
+    def _one_sided(self, table: str, column: str, rule: str) -> None:
+        query = f"SELECT count({_compare.quoted(column)}) FROM {{}}{_compare.quoted(table)}"
+        if rule == "only_sqlite_column":
+            rows = self.lite.execute(query.format("")).fetchone()[0]
+        else:
+            self.cursor.execute(query.format("public."))
+            rows = self.cursor.fetchone()[0]
+        self._expect(table, rule, rows, why=f"The column {column}:")
+
+    def _key(self, name: str, columns: list[_compare.Column]) -> tuple[str, ...]:
+        """Return the columns of a unique index of PostgreSQL's, if both sides can write them; nothing where there is none."""
+        plain = {one.name for one in columns if one.kind != "special"}
+        key = tuple(self.keys.get(name, ()))
+        return key if plain.issuperset(key) else ()
+
+    def _search(self) -> _compare.Table:
+        """Return event_search as handle_search_table() ports it: joined with its event, the text as its search vector."""
+        name = "event_search"
+        here = {"origin_server_ts": "e.origin_server_ts", "stream_ordering": "e.stream_ordering", "vector": "t.value"}
+        columns = []
+        for there, kind in self.theirs[name]:
+            found = _compare.column(there, here.get(there, f"t.{_compare.quoted(there)}"), kind, False)
+            if there == "vector":
+                found = dataclasses.replace(found, takes="to_tsvector('english', {})")
+            columns.append(found)
+        alone = "SELECT {} FROM event_search AS t LEFT JOIN events AS e USING (event_id, room_id) WHERE e.event_id IS NULL"
+        rows = self.lite.execute(alone.format("count(*)")).fetchone()[0]
+        if rows:
+            some = self.lite.execute(alone.format("t.rowid") + f" LIMIT {_EXAMPLES}")
+            self._expect(name, "no_event", rows, [f"rowid={row[0]}" for row in some])
+        source = "event_search AS t CROSS JOIN events AS e USING (event_id, room_id)"
+        return _compare.Table(name, source, tuple(columns), self._key(name, columns))
+
+    def _stream_position(self, name: str) -> None:
+        """The routine puts one row, whose position is NULL, where SQLite has any (handle_table)."""
+        here = self.lite.execute(f"SELECT count(*) FROM {name}").fetchone()[0]
+        self.cursor.execute(f"SELECT count(*), count(stream_id) FROM public.{name}")
+        there, set_ones = self.cursor.fetchone()
+        if there == min(here, 1) and set_ones == 0:
+            self._expect(name, "stream_position", here)
+        else:
+            self._differ(name, here, int(not there and here > 0), max(there - 1, set_ones), 0, [f"{there} rows, {set_ones} set"])
+
+    # What differs
+
+    def _compare(self, table: _compare.Table, tell) -> int:
+        """Compare one table and note what comes of it; return its number of rows."""
+        found = _compare.compare(self.lite, self.cursor, table, tell)
+        self.lite.text_factory = str
+        if found.dropped:
+            self._expect(table.name, "nul", found.dropped, self._dropped(table))
+        if table.name == "sent_transactions":
+            self._sent(table)
+        missing, unexpected = self._only("here", table), self._only("there", table)
+        if missing or unexpected:
+            changed = _carry.replaced(self.lite, table.name)
+            self._differ(table.name, found.rows, missing, unexpected, changed, self._examples(table))
+        return found.rows
+
+    def _differ(self, name: str, rows: int, missing: int, unexpected: int, changed: int, examples: list[str]) -> None:
+        found = {"rows": rows, "missing": missing, "unexpected": unexpected, "changed": changed, "examples": examples}
+        self.differing[name] = found
+
+    def _only(self, side: str, table: _compare.Table) -> int:
+        return self.lite.execute(f"SELECT count(*) FROM temp.only_{side} WHERE name = ?", (table.name,)).fetchone()[0]
+
+    def _dropped(self, table: _compare.Table) -> list[str]:
+        """Return where the first rows with a NUL character are."""
+        texts = " || ".join(["''", _compare.lite_text(table.plain), *(f"coalesce({one.lite}, '')" for one in table.special)])
+        query = f"SELECT t.rowid FROM {table.source} WHERE instr({texts}, char(0)) LIMIT {_DROPPED_EXAMPLES}"
+        return [f"rowid={row[0]}" for row in self.lite.execute(query)]
+
+    def _sent(self, table: _compare.Table) -> None:
+        """Of sent_transactions PostgreSQL may lack what is not a destination's last (_setup_sent_transactions)."""
+        query = (
+            "DELETE FROM temp.only_here WHERE name = 'sent_transactions'"
+            " AND id NOT IN (SELECT max(rowid) FROM main.sent_transactions GROUP BY destination)"
+        )
+        left = self.lite.execute(query).rowcount
+        if left:
+            self._expect(table.name, "sent_transactions", left)
+
+    def _examples(self, table: _compare.Table) -> list[str]:
+        """Return the first rows that differ, by their keys or, where these are secret or missing, by their ids."""
+        shown = table.keys if not any(_SECRET.search(one.name) for one in table.keys) else []
+        found = []
+        for side in ("here", "there"):
+            query = f"SELECT id FROM temp.only_{side} WHERE name = ? LIMIT ?"
+            ids = [row[0] for row in self.lite.execute(query, (table.name, _EXAMPLES))]
+            found += [self._example(side, table, shown, number) for number in ids]
+        return list(dict.fromkeys(found))[:_EXAMPLES]
+
+    def _example(self, side: str, table: _compare.Table, shown: list[_compare.Column], number) -> str:
+        name = "rowid" if side == "here" else "ctid"
+        if not shown:
+            return f"{name}={number}"
+        if side == "here":
+            texts = ", ".join(f"CAST({one.lite} AS TEXT)" for one in shown)
+            self.lite.text_factory = lambda text: text.decode("utf-8", "replace")
+            row = self.lite.execute(f"SELECT {texts} FROM {table.source} WHERE t.rowid = ?", (number,)).fetchone()
+            self.lite.text_factory = str
+        else:
+            texts = ", ".join(f"{_compare.quoted(one.name)}::text" for one in shown)
+            self.cursor.execute(f"SELECT {texts} FROM public.{_compare.quoted(table.name)} WHERE ctid = '{number}'")
+            row = self.cursor.fetchone()
+        return ", ".join(f"{one.name}={(value or '')[:100]}" for one, value in zip(shown, row))
