@@ -1,0 +1,79 @@
+#!/usr/bin/python
+
+# Copyright: the matrixops.synapse_postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: synapse_sequences
+short_description: Bring the sequences of Synapse's database up to their tables and streams
+description:
+  - Brings every sequence of Synapse's PostgreSQL database at or past the rows of its tables and its position in
+    C(stream_positions), which Synapse demands before it starts ("Postgres sequence ... is inconsistent").
+  - Nothing is guessed. What each sequence serves is known from Synapse's source, and from the catalog for those that
+    belong to a column; a sequence of which nothing is known is left alone and named.
+  - Sequences are only ever moved forward and rows are never touched, so that this may run while Synapse does. A Synapse that
+    refuses to start can be started afterwards.
+version_added: 0.1.0
+author: The matrixops.synapse_postgres contributors (@matrixops)
+extends_documentation_fragment:
+  - matrixops.synapse_postgres.connection
+  - matrixops.synapse_postgres.attributes.step
+seealso:
+  - module: matrixops.synapse_postgres.synapse_port
+  - name: Fixing inconsistent sequences
+    description: Synapse's own description of what this does.
+    link: https://element-hq.github.io/synapse/latest/postgres.html#fixing-inconsistent-sequences-error
+"""
+
+EXAMPLES = r"""
+- name: Mend the sequences, so that Synapse starts
+  become: true
+  become_user: postgres
+  matrixops.synapse_postgres.synapse_sequences:
+    login_db: synapse
+"""
+
+RETURN = r"""
+sequences:
+  description: The sequences that were moved, with the number each had last given out, where it is now, and why.
+  returned: always
+  type: dict
+  sample:
+    receipts_sequence:
+      before: 41
+      after: 57
+      because: stream_positions has the stream receipts there
+unknown:
+  description: Sequences in the schema C(public) of which nothing is known; they were left as they are.
+  returned: always
+  type: list
+  elements: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _sequences
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=_connection.connection_spec(),
+        supports_check_mode=True,
+    )
+    with told_to(module):
+        with _connection.session(module.params, autocommit=True, what="synapse_sequences") as connection:
+            with connection.cursor() as cursor:
+                _sequences.require_synapses(cursor)
+                result = _sequences.mend(cursor, module.check_mode)
+    for name in result["unknown"]:
+        module.warn(f"Nothing is known of the sequence {name}; it was left as it is.")
+    moved = result["sequences"].items()
+    module.exit_json(**result, diff={when: {name: found[when] for name, found in moved} for when in ("before", "after")})
+
+
+if __name__ == "__main__":
+    main()
