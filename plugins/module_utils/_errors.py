@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 
 
 class Refusal(Exception):
@@ -18,12 +19,16 @@ class Refusal(Exception):
 
     def __init__(self, found: str, remedy: str, **facts: object) -> None:
         super().__init__(f"{found} {remedy}")
-        self.facts = facts
+        self.found, self.remedy, self.facts = found, remedy, facts
 
 
 @contextlib.contextmanager
 def told_to(module):
-    """Turn a Refusal, or the operating system's refusal, within the block into the module's ``fail_json``."""
+    """Turn a Refusal, or the operating system's refusal, within the block into the module's ``fail_json``.
+
+    SIGTERM, by which the action plugins end a step on Ctrl-C, leaves the block as an exception does.
+    """
+    before = signal.signal(signal.SIGTERM, _leave)
     try:
         yield
     except Refusal as refusal:
@@ -34,3 +39,9 @@ def told_to(module):
             msg=f"The operating system refused{where}: {error.strerror or error}. "
             "Check the path and the permissions of the user that the task runs as."
         )
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _leave(_number, _frame) -> None:
+    raise SystemExit(128 + signal.SIGTERM)

@@ -13,6 +13,7 @@ import sqlite3
 import stat
 import urllib.parse
 
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _progress
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 # The first bytes of every SQLite 3 database: https://www.sqlite.org/fileformat2.html, section 1.3.
@@ -120,12 +121,12 @@ def unfit_to_move(path: str, facts: dict) -> list[tuple[str, str]]:
             )
         )
     if facts["background_updates"]:
-        some = ", ".join(facts["background_updates"][:3])
+        some = ", ".join(facts["background_updates"])
         problems.append(
             (
                 f"{path} has {len(facts['background_updates'])} pending background updates ({some}).",
-                "Start Synapse and wait until it has finished them, or run its update_synapse_database "
-                "--run-background-updates with Synapse stopped. Never delete them.",
+                "Let Synapse run until it has finished them, or let its own tool do it on the copy (in the role synapse_port: "
+                "synapse_port_drain_background_updates: true). Never delete them.",
             )
         )
     return problems
@@ -160,12 +161,13 @@ def _feed(hashed, stream) -> None:
         hashed.update(piece)
 
 
-def copy(source: str, target: str) -> None:
+def copy(source: str, target: str, progress: _progress.Progress) -> None:
     """Copy the database ``source``, in use or not, page by page to the new file ``target``, mode 0600, and check it.
 
     SQLite's backup API keeps every row id, which VACUUM INTO does not. In WAL mode one read transaction gives one moment's
     content and blocks no writer (https://www.sqlite.org/wal.html, section 2.2). In the other modes it would, so the copy goes
-    in steps there and starts again after each write, a bounded number of times. Raises Refusal; removes what it left.
+    in steps there and starts again after each write, a bounded number of times. ``progress`` is told the pages. Raises
+    Refusal; removes what it left.
     """
     os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     try:
@@ -173,7 +175,7 @@ def copy(source: str, target: str) -> None:
             if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
                 connection.execute("BEGIN")
                 connection.execute("SELECT 1 FROM sqlite_master").fetchall()
-            connection.backup(written, pages=_PAGES_PER_STEP, progress=_Patience(source), sleep=0.05)
+            connection.backup(written, pages=_PAGES_PER_STEP, progress=_Patience(source, progress), sleep=0.05)
         _require_whole(target)
         with open(target, "rb+") as stream:
             os.fsync(stream.fileno())
@@ -187,10 +189,12 @@ class _Patience:
 
     RESTARTS = 20
 
-    def __init__(self, source: str) -> None:
-        self.source, self.left, self.restarts = source, None, 0
+    def __init__(self, source: str, progress: _progress.Progress) -> None:
+        self.source, self.progress, self.left, self.restarts = source, progress, None, 0
 
     def __call__(self, status: int, remaining: int, total: int) -> None:
+        # After the last page this tells that the check has begun: only sqlite3_backup_finish() comes between.
+        self.progress.tell("copying" if remaining else "checking the copy", total - remaining, total, now=not remaining)
         self.restarts += self.left is not None and remaining > self.left
         self.left = remaining
         if self.restarts > self.RESTARTS:

@@ -64,7 +64,27 @@ schema_version:
   description: Version of Synapse's schema in the database, null when Synapse has not made one.
   returned: always
   type: int
+space:
+  description:
+    - The room that the database has, in bytes. Null where the server is not on this host, or where the role may not know
+      where its files are (that takes a superuser or a member of C(pg_read_all_settings)), or may not look there.
+  returned: always
+  type: dict
+  contains:
+    data:
+      description: Where the database's tables are made (C(path)), how large the database is (C(size)) and what that file
+        system has left (C(free)).
+      type: dict
+    wal:
+      description: Where the server's write-ahead log is (C(path)), what that file system has left (C(free)), and how large the
+        log may grow before a checkpoint (C(max_wal_size)).
+      type: dict
+    same_file_system:
+      description: Whether both are on one, and so share what is left.
+      type: bool
 """
+
+import os
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -92,7 +112,39 @@ def look(connection, cursor, name: str) -> dict:
         "problems": _database.unfit_for_synapse(database),
         "tables": len(tables),
         "schema_version": schema_version,
+        "space": space(cursor),
     }
+
+
+def space(cursor) -> dict | None:
+    """Return what RETURN says of ``space``."""
+    # The log is a folder of the data directory, or a link there: manual, section 66.1.
+    cursor.execute(
+        "SELECT s.setting, coalesce(nullif(pg_tablespace_location(dattablespace), ''), s.setting),"
+        " pg_database_size(oid), pg_size_bytes(current_setting('max_wal_size'))"
+        " FROM pg_settings s, pg_database WHERE s.name = 'data_directory' AND datname = current_database()"
+        " AND inet_server_addr() IS NOT DISTINCT FROM inet_client_addr()"
+    )
+    row = cursor.fetchone()
+    if row is None:
+        return None
+    directory, tables, size, max_wal_size = row
+    log = os.path.realpath(os.path.join(directory, "pg_wal"))
+    try:
+        free = {path: free_bytes(path) for path in (tables, log)}
+        same = os.stat(tables).st_dev == os.stat(log).st_dev
+    except OSError:
+        return None
+    return {
+        "data": {"path": tables, "size": size, "free": free[tables]},
+        "wal": {"path": log, "free": free[log], "max_wal_size": max_wal_size},
+        "same_file_system": same,
+    }
+
+
+def free_bytes(path: str) -> int:
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
 
 
 def main() -> None:

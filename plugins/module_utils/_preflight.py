@@ -1,0 +1,565 @@
+# Copyright: the matrixops.synapse_postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Why a move from SQLite to PostgreSQL would fail: every reason that can be seen beforehand, in one report."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import sqlite3
+
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
+    _connection,
+    _database,
+    _move,
+    _routine,
+    _sqlite,
+    _synapse,
+    _values,
+)
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+
+try:
+    from psycopg2 import sql
+except ImportError:
+    pass
+
+# Complaints of SQLite's own check that are told.
+_COMPLAINTS = 5
+
+# Tables that are on both sides and that the routine does not fill from SQLite's rows: run() and handle_table() in
+# synapse/_scripts/synapse_port_db.py.
+_NOT_CARRIED = {"schema_version", "applied_schema_deltas", "user_directory_stream_pos"}
+
+# A constraint that takes the place of NOT NULL in Synapse's schema.
+_NOT_NULL = re.compile(r"\(?(\w+) IS NOT NULL\)?")
+
+
+@dataclasses.dataclass
+class Report:
+    """What was found, each a dict of ``found``, ``remedy`` and, of rows, ``table``, ``count`` and ``rows`` (the first ids).
+
+    ``problems`` stand in the way of a move, ``notes`` do not.
+    """
+
+    problems: list = dataclasses.field(default_factory=list)
+    notes: list = dataclasses.field(default_factory=list)
+
+    def problem(self, found: str, remedy: str, **where: object) -> None:
+        self.problems.append({"found": found, "remedy": remedy, **where})
+
+    def note(self, found: str, remedy: str, **where: object) -> None:
+        self.notes.append({"found": found, "remedy": remedy, **where})
+
+    @contextlib.contextmanager
+    def hearing(self):
+        """Take a Refusal, or the operating system's, within the block for a problem, and go on after it."""
+        try:
+            yield
+        except Refusal as refusal:
+            self.problem(refusal.found, refusal.remedy)
+        except OSError as error:
+            self.problem(
+                f"The operating system refused {error.filename or 'what was asked'}: {error.strerror or error}.",
+                "Check the path and the permissions of the user that the task runs as.",
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table that the routine carries over. ``columns`` maps names on PostgreSQL to SQLite's, ``target`` to what they are.
+
+    The routine writes names without quotes, so PostgreSQL takes them in lower case. ``only`` are columns of SQLite alone.
+    """
+
+    name: str
+    columns: dict
+    target: dict
+    only: tuple
+
+
+def look(params: dict) -> dict:
+    """Return the result of the module synapse_port_info, whose ``params`` these are; nothing is changed.
+
+    ``{problems, notes, movable, source (_sqlite.inspect()'s facts, None where it is no database of Synapse's), synapse (its
+    version, None where it does not answer), sizes}``, sizes in bytes: see _sizes().
+    """
+    report, path = Report(), params["sqlite_database"]
+    source = config = server = synapse = None
+    with report.hearing():
+        source = _sqlite.inspect(path)
+    if source:
+        _file(report, path, source, params["drain_background_updates"])
+    with report.hearing():
+        config = _routine.read_config(params["config"], _section(params))
+    if config:
+        server = _server(report, path, source, config)
+    with report.hearing():
+        # A container sees the folder that the copy will be in; elsewhere any will do.
+        folder = existing(params["folder"]) if params["command"] else None
+        synapse = _synapse.ask(_synapse.python_words(params), config if server else None, folder)
+    if source and synapse:
+        _compare(report, path, source, synapse, config, refusal_told=bool(server and server["wrong"]))
+    return {
+        "problems": report.problems,
+        "notes": report.notes,
+        "movable": not report.problems,
+        "source": source,
+        "synapse": synapse["version"] if synapse else None,
+        "sizes": _sizes(report, path, params["folder"], params["space"], server),
+    }
+
+
+def _section(params: dict) -> dict | None:
+    """Return the ``database:`` section for the log-in of the module's ``params``, None where they name no user."""
+    if not params["login_user"]:
+        return None
+    args = _connection.keywords(params)
+    return {"name": "psycopg2", "args": args, "allow_unsafe_locale": params["allow_unsafe_locale"]}
+
+
+def existing(folder: str) -> str:
+    """Return ``folder``, or the nearest one above it that exists."""
+    while not os.path.isdir(folder) and os.path.dirname(folder) != folder:
+        folder = os.path.dirname(folder)
+    return folder
+
+
+def _file(report: Report, path: str, source: dict, drain: bool) -> None:
+    """Report what is wrong with the file as such."""
+    pending = source["background_updates"]
+    if drain and pending:
+        report.note(
+            f"{path} has {len(pending)} pending background updates ({', '.join(pending)}).",
+            "Synapse's own tool will finish them on the copy.",
+        )
+    for found, remedy in _sqlite.unfit_to_move(path, {**source, "background_updates": [] if drain else pending}):
+        report.problem(found, remedy)
+    if source["journal_mode"] != "wal":
+        report.note(
+            f"{path} is kept in the journal mode {source['journal_mode']}, in which who reads it keeps Synapse from writing.",
+            "If Synapse runs on it and complains of a locked database, run PRAGMA journal_mode=WAL on it in sqlite3.",
+        )
+    with report.hearing(), _sqlite.reading(path) as connection:
+        complaints = [row[0] for row in connection.execute(f"PRAGMA quick_check({_COMPLAINTS})")]
+        if complaints != ["ok"]:
+            report.problem(
+                f"{path} is damaged: {'; '.join(' '.join(complaint.split()) for complaint in complaints)}.",
+                "Restore it from a backup, or recover it with sqlite3's .recover, before moving it.",
+            )
+
+
+def _server(report: Report, path: str, source: dict | None, config: dict) -> dict | None:
+    """Report what is wrong with the target; return its facts, None when Synapse's role cannot log in.
+
+    ``{max_wal_size (bytes), wrong (whether there was a problem)}``.
+    """
+    before = len(report.problems)
+    libpq = _routine.connection_keywords(config)
+    facts = None
+    with report.hearing(), _connection.connected(libpq, autocommit=True, what="synapse_port_info") as connection:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean,"
+                " pg_size_bytes(current_setting('max_wal_size'))"
+            )
+            read_only, max_wal_size = cursor.fetchone()
+            facts = {"max_wal_size": max_wal_size}
+            connection.set_session(readonly=True)
+            if read_only:
+                report.problem(
+                    f"The server at {_connection.place(libpq)} does not let this role write: it is a standby or read-only.",
+                    "Give the address of the primary, or take default_transaction_read_only away.",
+                )
+            _database_fit(report, cursor, connection.info.dbname, config)
+            with report.hearing():
+                _move.is_finished(cursor, "", config["server_name"])
+                if source:
+                    _move.require_only_ported(cursor, path)
+    return facts and {**facts, "wrong": len(report.problems) > before}
+
+
+def _database_fit(report: Report, cursor, name: str, config: dict) -> None:
+    """Report what Synapse or the routine cannot work with in the connected database ``name``."""
+    database = _database.find(cursor, name)
+    wrong = _database.unfit_for_synapse(database)
+    if wrong and not (config["database"].get("allow_unsafe_locale") and database["encoding"] == "UTF8"):
+        with report.hearing():
+            raise _database.refuse_locale(name, wrong)
+    cursor.execute(
+        "SELECT current_user, has_database_privilege(current_database(), 'CREATE'),"
+        " coalesce(has_schema_privilege(to_regnamespace('public'), 'CREATE'), false)"
+    )
+    role, in_database, in_schema = cursor.fetchone()
+    if not (in_database and in_schema):
+        where = "the schema public of the database" if in_database else "the database"
+        report.problem(
+            f"The role {role} may not create anything in {where} {name}, which belongs to {database['owner']}.",
+            f"Give it to Synapse's role (ALTER DATABASE {name} OWNER TO {role}, or the module postgres_database).",
+        )
+
+
+def _compare(report: Report, path: str, source: dict, synapse: dict, config: dict | None, refusal_told: bool) -> None:
+    """Report what of the database at ``path`` the installed Synapse cannot carry over.
+
+    ``refusal_told`` says that the report tells already why the target would not take Synapse's tables.
+    """
+    version, known = source["schema_version"], synapse["schema_version"]
+    if version is not None and version > known:
+        report.problem(
+            f"{path} has the schema version {version}, and Synapse {synapse['version']} knows versions up to {known}.",
+            "Use the Synapse that wrote it, or a newer one.",
+        )
+    elif version is not None and version < known:
+        report.note(
+            f"{path} has the schema version {version}, which Synapse {synapse['version']} brings to {known}, on the copy.",
+            "Nothing is to be done; the file itself stays as it is.",
+        )
+    target = synapse.get("target")
+    if target is None:
+        if synapse.get("refused") and not refusal_told:
+            report.problem(
+                f"Synapse {synapse['version']} cannot make its tables in the target database: {synapse['refused']}.",
+                "If an earlier attempt left tables behind there, give it a new, empty database (synapse_postgres_database).",
+            )
+        report.note(
+            "The values were not compared with PostgreSQL's types, since what the target looks like is not known.",
+            "Mend what stands under problems, then run this again.",
+        )
+        return
+    with report.hearing(), _sqlite.reading(path) as connection:
+        _values.prepare(connection)
+        _Comparison(report, path, connection, synapse, version == known == target["schema_version"]).all()
+        if target["made"]:
+            _renumbered(report, path, connection, synapse, config)
+
+
+class _Comparison:
+    """Looks through every table that the routine carries over, for all that PostgreSQL will refuse in it.
+
+    ``settled`` says that both sides have the same version of the schema, so that no migration adds or removes a column.
+    """
+
+    def __init__(self, report: Report, path: str, connection, synapse: dict, settled: bool) -> None:
+        self.report, self.path, self.connection, self.synapse, self.settled = report, path, connection, synapse, settled
+        self.target = synapse["target"]
+        self.dropped: dict[str, list[str]] = {}
+        self.there = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall())
+        both = set(self.there) & set(self.target["columns"]) - set(synapse["ignored"]) - _NOT_CARRIED
+        self.tables = {name: self._table(name) for name in sorted(both) if not name.startswith("sqlite_")}
+
+    def all(self) -> None:
+        self._left_behind()
+        for step in (self._shape, self._values, self._unique):
+            for table in self.tables.values():
+                self._looked(step, table)
+        for key in self.target["foreign_keys"]:
+            if key["table"] in self.tables:
+                self._looked(self._references, key)
+
+    def _looked(self, step, what) -> None:
+        """Run one step; a table that SQLite cannot read does not hide the others."""
+        try:
+            step(what)
+        except sqlite3.Error as error:
+            name = what.name if isinstance(what, Table) else what["table"]
+            self.report.problem(
+                f"SQLite cannot read the table {name} of {self.path}: {error}.",
+                "Restore the file from a backup, or recover it with sqlite3's .recover, before moving it.",
+                table=name,
+            )
+
+    def _table(self, name: str) -> Table:
+        target = dict(self.target["columns"][name])
+        if name == "event_search":
+            # The routine takes care of it by itself: it makes the vector of the value, and takes the rest from events.
+            target = {column: target[column] for column in ("event_id", "room_id", "key", "sender")}
+            target["value"] = {"type": "text", "length": None, "required": True, "default": False, "always": False}
+        here = [row[1] for row in self.connection.execute(f"PRAGMA table_info({_values.quoted(name)})")]
+        columns = {column.lower(): column for column in here if column.lower() in target}
+        return Table(name, columns, target, tuple(column for column in here if column.lower() not in target))
+
+    def _left_behind(self) -> None:
+        """Note the tables whose rows stay on SQLite."""
+        virtual = [name for name, made in self.there.items() if (made or "").upper().startswith("CREATE VIRTUAL")]
+        ours = {*self.target["columns"], "sqlite_sequence", *(name for name in self.there if name.startswith("sqlite_"))}
+        foreign = [
+            name for name in sorted(set(self.there) - ours) if not any(name.startswith(f"{search}_") for search in virtual)
+        ]
+        counts = {name: self._count(name) for name in foreign}
+        for name, count in counts.items():
+            self.report.note(
+                f"The table {name} ({count} rows) is not Synapse {self.synapse['version']}'s, and stays behind on SQLite.",
+                "If a module of yours made it, carry its rows over by hand before Synapse starts on PostgreSQL.",
+                table=name,
+                count=count,
+            )
+        both = set(self.there) & set(self.target["columns"])
+        ignored = [name for name in self.synapse["ignored"] if name in both and self._count(name)]
+        if ignored:
+            self.report.note(
+                f"The port routine leaves out {', '.join(ignored)}, which Synapse makes anew.",
+                "Nothing is to be done; Synapse fills the user directory by a background update after the move.",
+            )
+
+    def _count(self, table: str) -> int:
+        try:
+            return self.connection.execute(f"SELECT count(*) FROM {_values.quoted(table)}").fetchone()[0]
+        except sqlite3.Error:  # a virtual table of a module that is not loaded here
+            return 0
+
+    def _shape(self, table: Table) -> None:
+        """Report columns that the two sides do not share, and what the routine does not know of the shared ones."""
+        made = (self.there[table.name] or "").rstrip().upper()
+        wrong = []
+        if re.search(r"\bWITHOUT\s+ROWID[\s,\w]*$", made):
+            wrong.append("has no row ids, by which the routine goes")
+        if self.settled:
+            wrong += [f"has the column {column}, which PostgreSQL has not" for column in table.only]
+            missing = sorted(set(table.target) - set(table.columns))
+            wrong += [
+                f"lacks the column {column}, which PostgreSQL needs"
+                for column in missing
+                if table.target[column]["required"] and not table.target[column]["default"]
+            ]
+        if table.name not in self.synapse["autoincrement"]:
+            always = [column for column in table.columns if table.target[column]["always"]]
+            wrong += [f"has the column {column}, which PostgreSQL fills by itself, unknown to the routine" for column in always]
+        for words in wrong if self._count(table.name) else []:
+            self.report.problem(
+                f"The table {table.name} of {self.path} {words}.",
+                f"This needs another Synapse than {self.synapse['version']}, or somebody changed the file by hand: undo that.",
+                table=table.name,
+            )
+
+    def _values(self, table: Table) -> None:
+        """Report values that PostgreSQL refuses, and note those that the routine leaves out."""
+        required = {column for column in table.columns if table.target[column]["required"]}
+        checks = self.target["checks"].get(table.name, ())
+        required |= {found[1] for found in map(_NOT_NULL.fullmatch, checks) if found} & set(table.columns)
+        boolean = set(self.synapse["boolean"].get(table.name, ())) & set(table.columns)
+        wrong = _values.defects(table.columns, table.target, required, boolean)
+        row, texts = _values.mangled(table.columns, table.target)
+        for found in _values.scan(self.connection, table.name, wrong, row, texts):
+            self._tell(table.name, found)
+
+    def _tell(self, table: str, found: _values.Found) -> None:
+        defect, where = found.defect, {"table": table, "count": found.count, "rows": found.rows}
+        words = f"{table}.{defect.column} {defect.words} in {_rows(found.count, found.rows)} of {self.path}."
+        if not defect.dropped:
+            self.report.problem(words, _mend(table, defect.column), **where)
+            return
+        self.dropped.setdefault(table, []).append(defect.where)
+        self.report.note(
+            f"{words} PostgreSQL cannot store that, and the port routine leaves these rows out.",
+            f"Nothing is to be done if they may be lost; otherwise take the NUL out of {defect.column} on SQLite, "
+            "with Synapse stopped.",
+            **where,
+        )
+
+    def _unique(self, table: Table) -> None:
+        """Report rows that are equal where only PostgreSQL wants them to differ."""
+        guarded = self._guarded(table.name)
+        wanted = [(columns, None) for columns in self.target["unique"].get(table.name, ())]
+        wanted += [(index["columns"], index["where"]) for index in self.target["partial_unique"].get(table.name, ())]
+        for columns, where in wanted:
+            known = all(column in table.columns for column in columns)
+            if not known or any(partial in (None, where) and columns_here <= set(columns) for columns_here, partial in guarded):
+                continue
+            here = [table.columns[column] for column in columns]
+            count, rows = _values.duplicates(self.connection, table.name, here, where)
+            if count:
+                self.report.problem(
+                    f"{table.name} has {_rows(count, rows)} in {self.path} that repeat the {', '.join(here)} of another one, "
+                    "which PostgreSQL refuses.",
+                    f"Find out which to keep, and delete the others with Synapse stopped (DELETE FROM {table.name} WHERE rowid "
+                    "IN ...); keep a copy of the file.",
+                    table=table.name,
+                    count=count,
+                    rows=rows,
+                )
+
+    def _guarded(self, table: str) -> list:
+        """Return the sets of columns that SQLite itself keeps unique, each with None, or the condition of a partial index."""
+        name = _values.quoted(table)
+        found = []
+        key = {row[1].lower() for row in self.connection.execute(f"PRAGMA table_info({name})") if row[5]}
+        if key:
+            found.append((key, None))
+        for index in self.connection.execute(f"PRAGMA index_list({name})").fetchall():
+            columns = [row[2] for row in self.connection.execute(f"PRAGMA index_info({_values.quoted(index[1])})")]
+            if index[2] and None not in columns:  # None is an expression
+                found.append(({column.lower() for column in columns}, self._condition(index[1]) if index[4] else None))
+        return found
+
+    def _condition(self, index: str) -> str:
+        """Return the condition of a partial index as PostgreSQL writes simple ones: in parentheses."""
+        made = self.connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (index,)).fetchone()[0]
+        condition = " ".join(re.split(r"\bWHERE\b", made, maxsplit=1, flags=re.IGNORECASE)[-1].split())
+        return condition if condition.startswith("(") else f"({condition})"
+
+    def _references(self, key: dict) -> None:
+        """Report rows that refer to what PostgreSQL will not have when they come."""
+        table, parent = self.tables[key["table"]], self.tables.get(key["parent"])
+        if not all(column in table.columns for column in key["columns"]):
+            return
+        if parent and not all(column in parent.columns for column in key["parent_columns"]):
+            return
+        sent = "".join(f" AND NOT ifnull({condition}, 0)" for condition in self.dropped.get(table.name, ()))
+        lost = self.dropped.get(key["parent"], [])
+        where = _values.orphans(key, lost, table.columns, parent.columns if parent else None) + sent
+        names = ", ".join(table.columns[column] for column in key["columns"])
+        to = f"{key['parent']}.{', '.join(key['parent_columns'])}"
+        self._tell_references(
+            table.name,
+            where,
+            f"refer by {names} to rows of {to} that are not there" + (" or are left out" if lost else ""),
+            f"What they belong to is gone: delete them with Synapse stopped (DELETE FROM {table.name} WHERE rowid IN ...); "
+            "keep a copy of the file.",
+        )
+        if key["parent"] == table.name:
+            self._tell_references(
+                table.name,
+                _values.too_early(key, table.columns) + sent,
+                f"refer by {names} to later rows of the same table, which the routine sends after them: PostgreSQL refuses it",
+                f"With Synapse stopped, UPDATE {table.name} SET {names} = NULL WHERE rowid IN ...; keep a copy of the file.",
+            )
+
+    def _tell_references(self, table: str, where: str, words: str, remedy: str) -> None:
+        query = f"SELECT count(*) FROM {_values.quoted(table)} AS child WHERE {where}"
+        count = self.connection.execute(query).fetchone()[0]
+        if count:
+            rows = _values.rows_of(self.connection, table, where)
+            found = f"In {self.path}, {_rows(count, rows)} of {table} {words}."
+            self.report.problem(found, remedy, table=table, count=count, rows=rows)
+
+
+def _renumbered(report: Report, path: str, connection, synapse: dict, config: dict) -> None:
+    """Report tables whose row ids were given anew since an earlier run, by VACUUM: later rows would be left out.
+
+    The routine goes on from the row id it reached (port_from_sqlite3). The last row before it has been carried over, unless
+    it has come by that row id later.
+    """
+    libpq = _routine.connection_keywords(config)
+    with _connection.connected(libpq, autocommit=True, what="synapse_port_info") as target, target.cursor() as cursor:
+        cursor.execute("SELECT to_regclass('public.port_from_sqlite3')")
+        if cursor.fetchone()[0] is None:
+            return
+        cursor.execute(
+            "SELECT table_name, forward_rowid FROM public.port_from_sqlite3 WHERE table_name = ANY(%s)", (_watched(synapse),)
+        )
+        for table, reached in cursor.fetchall():
+            row = _last_before(connection, table, reached, synapse["target"])
+            if row is None or _has(cursor, table, row[1]):
+                continue
+            report.problem(
+                f"The row {row[0]} of {table} in {path} lies before the point an earlier run reached ({reached}), and is not "
+                "in the target: rows were numbered anew by a VACUUM, or the newest deleted and their numbers given to others.",
+                "Give it a new, empty database (synapse_postgres_database), and do not VACUUM the file during the move.",
+                table=table,
+                count=1,
+                rows=[row[0]],
+            )
+
+
+def _watched(synapse: dict) -> list[str]:
+    """Return the tables that are carried on with, but for those carried in part, and events, which _move looks at itself."""
+    return sorted(set(synapse["append_only"]) - {"sent_transactions", "event_search", "events"})
+
+
+def _last_before(connection, table: str, reached: int, target: dict) -> tuple[int, dict] | None:
+    """Return the row id and the key of the last row of ``table`` before the row id ``reached``; None where none can tell.
+
+    An INTEGER PRIMARY KEY is its own row id and never given anew; what the routine cannot carry over says nothing.
+    """
+    here = {row[1].lower(): row for row in connection.execute(f"PRAGMA table_info({_values.quoted(table)})")}
+    key = [row for row in here.values() if row[5]]
+    columns = target["columns"].get(table, {})
+    if not here or (len(key) == 1 and key[0][2].upper() == "INTEGER"):
+        return None
+    plain = [
+        names
+        for names in target["unique"].get(table, ())
+        if all(name in here and columns[name]["type"] in ("text", "bigint", "integer", "smallint") for name in names)
+    ]
+    if not plain:
+        return None
+    names = ", ".join(_values.quoted(here[name][1]) for name in plain[0])
+    row, texts = _values.mangled({name: here[name][1] for name in here if name in columns}, columns)
+    sound = f"AND NOT {row}" if texts else ""
+    query = f"SELECT rowid, {names} FROM {_values.quoted(table)} WHERE rowid BETWEEN 1 AND ? {sound} ORDER BY rowid DESC LIMIT 1"
+    found = connection.execute(query, (reached - 1,)).fetchone()
+    if found is None or None in found:
+        return None
+    return found[0], dict(zip(plain[0], found[1:]))
+
+
+def _has(cursor, table: str, key: dict) -> bool:
+    same = sql.SQL(" AND ").join(sql.SQL("{} = %s").format(sql.Identifier(name)) for name in key)
+    cursor.execute(sql.SQL("SELECT 1 FROM public.{} WHERE {}").format(sql.Identifier(table), same), list(key.values()))
+    return cursor.fetchone() is not None
+
+
+def _sizes(report: Report, path: str, folder: str, space: dict | None, server: dict | None) -> dict:
+    """Return bytes: ``sqlite`` (the file and its log), ``snapshot`` (what a copy needs in ``folder``), ``free`` (there, for the
+    user who runs this), ``expected_postgres`` (at most: Synapse's documentation tells of 25 to 100 % more) and ``wal`` (what
+    the server keeps of its log meanwhile, max_wal_size; None where it was not asked).
+
+    A newer copy is made beside an older one, so that one gives nothing back.
+    """
+    there = existing(folder)
+    status = os.statvfs(there)
+    size = sum(os.path.getsize(name) for name in (path, f"{path}-wal") if os.path.isfile(name))
+    sizes = {
+        "sqlite": size,
+        "expected_postgres": 2 * size,
+        "wal": server["max_wal_size"] if server else None,
+        "snapshot": size + size // 10,
+        "free": status.f_bavail * status.f_frsize,
+    }
+    if sizes["free"] < sizes["snapshot"]:
+        report.problem(
+            f"The copy needs {sizes['snapshot'] >> 20} MiB, and the file system of {there} has {sizes['free'] >> 20} MiB left.",
+            "Make room there, or keep the copy on another file system (in the role synapse_port: synapse_port_folder).",
+        )
+    if space:
+        _room(report, space, sizes["expected_postgres"])
+    else:
+        report.note(
+            f"Nobody could look at the disk of PostgreSQL's host: up to {sizes['expected_postgres'] >> 20} MiB may be needed.",
+            "See that there is room for that, and for the write-ahead log.",
+        )
+    return sizes
+
+
+def _room(report: Report, space: dict, size: int) -> None:
+    """Report where on the server's host ``size`` bytes of data and the write-ahead log do not fit.
+
+    ``space`` is what the module synapse_database_info tells; what an earlier run brought there already needs no more room.
+    """
+    data, wal = space["data"], space["wal"]
+    needed = max(size - data["size"], 0) + (wal["max_wal_size"] if space["same_file_system"] else 0)
+    for what, place, bytes_needed in (("data", data, needed), ("write-ahead log", wal, wal["max_wal_size"])):
+        if place["free"] < bytes_needed:
+            report.problem(
+                f"PostgreSQL's {what} may need up to {bytes_needed >> 20} MiB, and the file system of {place['path']} has "
+                f"{place['free'] >> 20} MiB left.",
+                "Make room there, or move the cluster to a larger file system.",
+            )
+
+
+def _rows(count: int, rows: list) -> str:
+    """Return ``3 rows (row ids 1, 7, 9)``."""
+    named = f"row id{'s' if len(rows) > 1 else ''} {', '.join(map(str, rows))}{' ...' if count > len(rows) else ''}"
+    return f"{count} row{'s' if count > 1 else ''} ({named})"
+
+
+def _mend(table: str, column: str) -> str:
+    return (
+        f"Look at them (SELECT rowid, {column} FROM {table} WHERE rowid IN ...), and correct or delete them with Synapse "
+        "stopped; keep a copy of the file."
+    )
