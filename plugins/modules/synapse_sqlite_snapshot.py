@@ -14,6 +14,8 @@ description:
   - The copy is made by SQLite's backup API, so that every row keeps its row id, by which the port routine goes. It has
     mode 0600 and belongs to the user that the task runs as.
   - A copy that is already equal to its source stays as it is.
+  - While it runs, how far it is is kept beside the copy, as C(<dest>.progress.json), and shown by Ansible. In a log that is
+    a line every 30 seconds; the variable C(synapse_postgres_progress_interval) says otherwise.
 version_added: 0.1.0
 author: The matrixops.synapse_postgres contributors (@matrixops)
 extends_documentation_fragment:
@@ -64,7 +66,7 @@ import shutil
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _sqlite
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _progress, _sqlite
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, told_to
 
 
@@ -93,7 +95,8 @@ def snapshot(src: str, dest: str) -> bool:
     """Make ``dest`` a copy of ``src``; return whether it had to be replaced."""
     fresh = f"{dest}.partial"
     _sqlite.remove(fresh)
-    _sqlite.copy(src, fresh)
+    with _progress.Progress(f"{dest}.progress.json", "snapshot", unit="pages") as progress:
+        _sqlite.copy(src, fresh, progress)
     if os.path.exists(dest) and _sqlite.digest(fresh) == _sqlite.digest(dest):
         _sqlite.remove(fresh)
         return False

@@ -2,6 +2,7 @@
 """synapse_sqlite_snapshot and synapse_sqlite_info on real files, some of them being written to."""
 
 import contextlib
+import json
 import os
 import pwd
 import shutil
@@ -67,7 +68,10 @@ def test_a_copy_keeps_row_ids_is_private_and_is_not_made_again(run, source, tmp_
     for check in (True, False):
         assert not run("synapse_sqlite_snapshot", options, check=check)["changed"]
     assert copy.stat().st_ino == inode
-    assert sorted(path.name for path in tmp_path.iterdir() if "copy" in path.name) == ["copy.db"]
+    assert sorted(path.name for path in tmp_path.iterdir() if "copy" in path.name) == ["copy.db", "copy.db.progress.json"]
+    progress = json.loads((tmp_path / "copy.db.progress.json").read_text())
+    pages = copy.stat().st_size // 4096
+    assert (progress["unit"], progress["done"], progress["total"]) == ("pages", pages, pages)
 
 
 def test_a_change_to_the_source_makes_a_new_copy(run, source, tmp_path):
