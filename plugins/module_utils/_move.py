@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import time
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _database, _sqlite
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 try:
+    import psycopg2
     from psycopg2 import sql
 except ImportError:
     pass
@@ -28,7 +30,10 @@ ROUTINE = "matrixops.synapse_postgres routine"
 
 # One move at a time into a database: the key of an advisory lock, "synapsepg" without its vowels in ASCII.
 _LOCK = 0x736E707370
-_LOCK_WAIT = 10.0
+_LOCK_WAIT = 30.0
+
+# Tables that the routine does not sweep by row ids: run(), handle_table() and _setup_sent_transactions() there.
+_NOT_SWEPT = {"schema_version", "applied_schema_deltas", "user_directory_stream_pos", "sent_transactions"}
 
 _RECORD = """
 CREATE SCHEMA IF NOT EXISTS synapse_postgres;
@@ -38,6 +43,7 @@ CREATE TABLE IF NOT EXISTS synapse_postgres.move (
     source text NOT NULL,
     digests text[] NOT NULL,
     server_name text NOT NULL,
+    routine jsonb NOT NULL,
     last_transaction bigint,
     started_at timestamptz NOT NULL,
     ported_at timestamptz
@@ -48,14 +54,16 @@ COMMENT ON TABLE synapse_postgres.move IS 'How Synapse''s data came here from SQ
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """Our record of the move into a database: what was read, whose it is, and the transaction after the routine's last.
+    """Our record of the move into a database: what was read, whose it is, and the transaction after the move's last.
 
-    ``here`` is False in a copy of the database that was restored elsewhere, whose transactions have other numbers.
+    ``routine`` is what the Synapse that ported decides, as _synapse.ask() returns it. ``here`` is False in a copy of the
+    database that was restored elsewhere, whose transactions have other numbers.
     """
 
     status: str
     digests: tuple[str, ...]
     server_name: str
+    routine: dict
     last_transaction: int | None
     here: bool
 
@@ -85,23 +93,26 @@ def record(cursor) -> Record | None:
         return None
     # The row was last written in the very transaction that it names: end(). A restored copy's was not.
     cursor.execute(
-        "SELECT status, digests, server_name, last_transaction,"
+        "SELECT status, digests, server_name, routine, last_transaction,"
         " xmin::text::bigint = last_transaction & 4294967295 AND pg_current_xact_id()::text::bigint > last_transaction"
         " FROM synapse_postgres.move"
     )
     row = cursor.fetchone()
-    return Record(row[0], tuple(row[1]), row[2], row[3], bool(row[4])) if row else None
+    return Record(row[0], tuple(row[1]), row[2], row[3], row[4], bool(row[5])) if row else None
 
 
-def begin(cursor, source: str, digest: str, server_name: str) -> None:
-    """Record that the routine is about to run on ``source``, ``server_name``'s database, with the content ``digest``."""
+def begin(cursor, source: str, digest: str, server_name: str, routine: dict) -> None:
+    """Record that the routine is about to run on ``source``, ``server_name``'s database, with the content ``digest``.
+
+    ``routine`` is what the Synapse that ports decides: see Record.
+    """
     cursor.execute(_RECORD)
     cursor.execute(
-        "INSERT INTO synapse_postgres.move (status, source, digests, server_name, started_at)"
-        " VALUES ('running', %s, %s, %s, now())"
+        "INSERT INTO synapse_postgres.move (status, source, digests, server_name, routine, started_at)"
+        " VALUES ('running', %s, %s, %s, %s, now())"
         " ON CONFLICT (only_one) DO UPDATE SET status = 'running', source = excluded.source, digests = excluded.digests,"
-        " last_transaction = NULL, started_at = excluded.started_at, ported_at = NULL",
-        (source, [digest], server_name),
+        " routine = excluded.routine, last_transaction = NULL, started_at = excluded.started_at, ported_at = NULL",
+        (source, [digest], server_name, json.dumps(routine)),
     )
 
 
@@ -112,6 +123,60 @@ def end(cursor, digests: list[str]) -> None:
         " last_transaction = pg_current_xact_id()::text::bigint",
         (sorted(set(digests)),),
     )
+
+
+def carried(cursor) -> None:
+    """Record that the open transaction, in which we carried over what Synapse had changed on SQLite, is the move's last."""
+    cursor.execute("UPDATE synapse_postgres.move SET last_transaction = pg_current_xact_id()::text::bigint")
+
+
+def require_all_ported(cursor, source: str, routine: dict) -> None:
+    """Raise Refusal when the routine has left rows of ``source``, though it ended well; ``routine`` is as in Record.
+
+    Ended by SIGTERM or SIGINT it exits with 0, half-way: its reactor just stops. It has ported the row ids between the two
+    borders that it keeps of each table (handle_table() in synapse/_scripts/synapse_port_db.py).
+    """
+    cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    there = {table for (table,) in cursor.fetchall()}
+    borders = {}
+    if "port_from_sqlite3" in there:
+        cursor.execute("SELECT table_name, forward_rowid, backward_rowid FROM public.port_from_sqlite3")
+        borders = {table: (forward, backward) for table, forward, backward in cursor.fetchall()}
+    with _sqlite.reading(source) as connection:
+        here = {table for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        known = {table for table in here if table not in routine["ignored"] and table not in _NOT_SWEPT}
+        left = sorted(
+            table
+            for table in (known & there if there else known)
+            if not table.startswith("sqlite_") and (table not in borders or _rows_beyond(connection, table, *borders[table]))
+        )
+    if left:
+        raise Refusal(
+            f"Synapse's port routine ended before it was through: rows of {len(left)} tables are left ({', '.join(left[:3])}).",
+            "It was ended from outside, perhaps; run this again: it goes on where it stopped.",
+        )
+
+
+def _rows_beyond(connection, table: str, forward: int, backward: int) -> bool:
+    """Tell whether SQLite's ``table`` has a row that is not between the borders; of search entries those of events count."""
+    name, joined = '"' + table.replace('"', '""') + '"', ""
+    if table == "event_search":
+        joined, backward = "JOIN events USING (event_id, room_id)", None
+    query = f"SELECT EXISTS (SELECT 1 FROM {name} AS t {joined} WHERE t.rowid >= ? LIMIT 1)"
+    if connection.execute(query, (forward,)).fetchone()[0]:
+        return True
+    query = f"SELECT EXISTS (SELECT 1 FROM {name} WHERE rowid <= ?)"
+    return backward is not None and bool(connection.execute(query, (backward,)).fetchone()[0])
+
+
+def end_routine(cursor) -> None:
+    """End the sessions of a routine that its parent cannot reach, in a container: then it ends, too."""
+    with contextlib.suppress(psycopg2.Error):  # a server that is gone has ended them itself
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = %s AND usename = current_user AND datname = current_database()",
+            (ROUTINE,),
+        )
 
 
 def is_finished(cursor, digest: str, server_name: str) -> bool:

@@ -17,9 +17,8 @@ import selectors
 import shutil
 import subprocess
 import tempfile
-import time
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _homeserver, _move
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _homeserver, _move, _progress
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 # A routine that says nothing for so long (seconds) is taken for dead; it speaks after every batch of every table.
@@ -31,7 +30,10 @@ _ALREADY = re.compile(r".* - Table (\w+): (\d+)/(\d+) \(rows ")
 _DROPPED = re.compile(r".* - DROPPING ROW: NUL value in table (\w+) ")
 _DROPPED_SEARCH = re.compile(r".* - dropping search row ")
 
-# Its exit codes, from main() there.
+# What update_synapse_database logs when an update fails: synapse/metrics/background_process_metrics.py.
+_BACKGROUND_FAILURE = "Background process 'background_updates' threw an exception"
+
+# The routine's exit codes, from main() there.
 _EXITS = {
     2: "its configuration names no database engine",
     3: "its configuration names another engine than psycopg2",
@@ -45,35 +47,45 @@ class Progress:
     """How far the routine is: ``tables`` maps a name to ``{rows, total, dropped}``, counted in rows."""
 
     tables: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
-    state: str = "starting"
+    doing: str = "starting"
 
     def hear(self, line: str) -> None:
         """Take in one line of the routine's output."""
         numbers = _PROGRESS.fullmatch(line) or _ALREADY.match(line)
         dropped = _DROPPED.match(line)
         if numbers:
+            self.doing = numbers[1]
             self._table(numbers[1]).update(rows=int(numbers[2]), total=int(numbers[3]))
         elif dropped:
             self._table(dropped[1])["dropped"] += 1
         elif _DROPPED_SEARCH.match(line):
             self._table("event_search")["dropped"] += 1
         elif line.endswith("..."):
-            self.state = line[:-3]
+            self.doing = line[:-3]
+
+    def tell(self, told: _progress.Progress) -> None:
+        """Pass on to ``told`` how far all tables are, and which one it was last heard of."""
+        done, total = (sum(table[key] for table in self.tables.values()) for key in ("rows", "total"))
+        tables = {name: {"done": table["rows"], "total": table["total"]} for name, table in self.tables.items()}
+        told.tell(doing=self.doing, done=done, total=total, tables=tables)
 
     def _table(self, name: str) -> dict[str, int]:
         return self.tables.setdefault(name, {"rows": 0, "total": 0, "dropped": 0})
 
 
-def read_config(paths: list[str]) -> dict:
+def read_config(paths: list[str], database: dict | None = None) -> dict:
     """Return Synapse's configuration from ``paths``, files and folders of ``*.yaml``, later ones going before earlier ones.
 
-    As Synapse merges its --config-path options (synapse/config/_base.py, read_config_files). Raises Refusal for a file that
-    cannot be read or parsed, and where no file has a server_name or a psycopg2 ``database:`` section.
+    As Synapse merges its --config-path options (synapse/config/_base.py, read_config_files). ``database`` is the section that
+    it is to have in place of its own. Raises Refusal for a file that cannot be read or parsed, and where no file has a
+    server_name or a psycopg2 ``database:`` section.
     """
     merged: dict = {}
     for path in paths:
         for name in sorted(glob.glob(os.path.join(glob.escape(path), "*.yaml"))) if os.path.isdir(path) else [path]:
             merged.update(_homeserver.parse(_homeserver.read(name), name))
+    if database:
+        merged["database"] = database
     where = ", ".join(paths)
     if not isinstance(merged.get("server_name"), str):
         raise Refusal(
@@ -98,16 +110,18 @@ def connection_keywords(config: dict) -> dict:
 
 
 def private_config(config: dict, folder: str) -> dict:
-    """Return the least configuration with which the routine parses: the server's name and its database.
+    """Return the least configuration with which Synapse's tools parse: the server's name and its database.
 
-    Modules, media stores and key files of ``config`` are left out, since the routine loads them where they may not exist;
-    the signing key is one made for this run, the media store a path in ``folder``. Background updates of the new, empty
-    database need no pause between them.
+    Modules, media stores and key files of ``config`` are left out, since the tools load them where they may not exist;
+    the signing key is one made for this run, the media store a path in ``folder``. Background updates need
+    no pause between them, since nobody is served from the new database or the copy.
     """
-    args = {**config["database"]["args"], "application_name": _move.ROUTINE}
+    database = config["database"]
+    if database["name"] == "psycopg2":
+        database = {**database, "args": {**database["args"], "application_name": _move.ROUTINE}}
     return {
         "server_name": config["server_name"],
-        "database": {**config["database"], "args": args},
+        "database": database,
         "report_stats": False,
         "signing_key": "ed25519 port " + base64.b64encode(os.urandom(32)).decode("ascii").rstrip("="),
         "media_store_path": os.path.join(folder, "media"),
@@ -116,72 +130,98 @@ def private_config(config: dict, folder: str) -> dict:
     }
 
 
-def require_synapse(python: str) -> str:
-    """Return the version of the Synapse that the interpreter ``python`` runs; Refusal when it runs none."""
-    words = "import synapse, synapse.util; print(getattr(synapse, '__version__', None) or synapse.util.SYNAPSE_VERSION)"
-    try:
-        done = subprocess.run([python, "-c", words], capture_output=True, text=True, timeout=120, check=False)
-    except OSError as error:
-        raise Refusal(
-            f"Synapse's Python, {python}, does not run: {error.strerror}.", "Give the path of the interpreter that runs Synapse."
-        ) from error
-    if done.returncode:
-        raise Refusal(f"The interpreter {python} has no Synapse.", "Give the path of the interpreter that runs Synapse.")
-    return done.stdout.strip()
-
-
 def run(command: list[str], config: dict, sqlite_database: str, batch_size: int) -> Progress:
     """Run the routine to its end on ``sqlite_database`` and return its Progress.
 
-    ``command`` is the routine's own, without options. All it says goes to ``<sqlite_database>.port.log`` and its state,
-    as JSON, to ``<sqlite_database>.port.json``, both mode 0600. The private configuration lies in a folder beside the
-    database (a container sees it there) and is removed. Raises Refusal when the routine fails or falls silent.
+    ``command`` is the routine's own, without options. All it says goes to ``<sqlite_database>.port.log``, mode 0600. Raises
+    Refusal when the routine fails or falls silent.
     """
+    progress = Progress()
+    with _configured(config, sqlite_database) as path, _progress.Progress(f"{sqlite_database}.progress.json", "port") as told:
+
+        def hear(line: str) -> None:
+            progress.hear(line)
+            progress.tell(told)
+
+        words = [*command, "--sqlite-database", sqlite_database, "--postgres-config", path, "--batch-size", str(batch_size)]
+        status, last = _followed(words, os.path.dirname(path), f"{sqlite_database}.port.log", hear)
+    if status:
+        why = f"it was ended by signal {-status}" if status < 0 else _EXITS.get(status, f"it ended with status {status}")
+        raise Refusal(
+            f"Synapse's port routine did not finish: {why}. Its last words: {last or 'none'}",
+            f"Read {sqlite_database}.port.log, mend what it names and run this again; it goes on where it stopped.",
+        )
+    return progress
+
+
+def drain(python: list[str], config: dict, sqlite_database: str) -> None:
+    """Let Synapse's own tool finish the background updates that are pending in the copy ``sqlite_database``.
+
+    ``python`` runs Synapse's interpreter; ``config`` is Synapse's configuration, whose database is left alone. Synapse's
+    documentation names the tool for just this case ("Porting from SQLite"). What it says goes to
+    ``<sqlite_database>.drain.log``, mode 0600. Raises Refusal when it fails or falls silent.
+    """
+    log = f"{sqlite_database}.drain.log"
+
+    def hear(line: str) -> None:
+        # After a failure in the background it goes on for ever, with nothing more to do.
+        if _BACKGROUND_FAILURE in line:
+            raise Refusal(
+                f"A background update of {sqlite_database} fails in Synapse's own tool, update_synapse_database.",
+                f"Read {log}; the Synapse that made the database knows its updates: let it finish them, then run this again.",
+            )
+
+    here = {"name": "sqlite3", "args": {"database": sqlite_database}}
+    with _configured({**config, "database": here}, sqlite_database) as path:
+        words = [*python, "-m", "synapse._scripts.update_synapse_database", "--database-config", path, "--run-background-updates"]
+        status, last = _followed(words, os.path.dirname(path), log, hear)
+    if status:
+        raise Refusal(
+            f"Synapse's update_synapse_database did not finish the background updates of {sqlite_database} (status {status}). "
+            f"Its last words: {last or 'none'}",
+            f"Read {log}; or let the running Synapse finish them, then run this again.",
+        )
+
+
+@contextlib.contextmanager
+def _configured(config: dict, sqlite_database: str):
+    """Yield the path of the private configuration, in a folder beside the database: a container sees it there."""
     folder = tempfile.mkdtemp(prefix=".port-", dir=os.path.dirname(sqlite_database))
     try:
         path = os.path.join(folder, "homeserver.yaml")
         with _private(path) as stream:
             json.dump(private_config(config, folder), stream, default=str)  # JSON is YAML, with every string quoted
-        words = [*command, "--sqlite-database", sqlite_database, "--postgres-config", path, "--batch-size", str(batch_size)]
-        return _followed(words, folder, sqlite_database)
+        yield path
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _followed(words: list[str], folder: str, sqlite_database: str) -> Progress:
-    """Run ``words`` in ``folder``, hearing and logging every line; Refusal unless they end with 0."""
-    progress, last = Progress(), ""
-    log = f"{sqlite_database}.port.log"
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with _private(log) as heard, _started(words, folder, environment) as routine:
-        told = 0.0
-        for line in _lines(routine):
+def _followed(words: list[str], folder: str, log: str, hear) -> tuple[int, str]:
+    """Run ``words`` in ``folder``, log every line and give it to ``hear``; return the exit status and the last line."""
+    last = ""
+    with _private(log) as heard, _started(words, folder) as tool:
+        for line in _lines(tool):
             heard.write(line + "\n")
-            progress.hear(line)
+            hear(line)
             last = line.strip() or last
-            if time.monotonic() - told > 1:
-                told = _tell(sqlite_database, progress)
-        _tell(sqlite_database, progress)
-        status = routine.wait()
-    if status:
-        why = f"it was ended by signal {-status}" if status < 0 else _EXITS.get(status, f"it ended with status {status}")
-        raise Refusal(
-            f"Synapse's port routine did not finish: {why}. Its last words: {last or 'none'}",
-            f"Read {log}, mend what it names and run this again; it goes on where it stopped.",
-        )
-    return progress
+        return tool.wait(), last
 
 
 @contextlib.contextmanager
-def _started(words: list[str], folder: str, environment: dict):
+def _started(words: list[str], folder: str):
     """Yield the running process and see that it does not outlive the block."""
     try:
         process = subprocess.Popen(
-            words, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            words,
+            cwd=folder,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
     except OSError as error:
         raise Refusal(
-            f"The port routine {words[0]} does not start: {error.strerror}.", "Correct synapse_python or command."
+            f"Synapse's tool {words[0]} does not start: {error.strerror}.", "Correct synapse_python, or the commands."
         ) from error
     try:
         yield process
@@ -200,7 +240,7 @@ def _lines(process):
         while True:
             if not selector.select(SILENCE):
                 raise Refusal(
-                    f"Synapse's port routine has said nothing for {SILENCE // 60} minutes.",
+                    f"Synapse's tool has said nothing for {SILENCE // 60} minutes.",
                     "It was ended; look for locks in the server's log, then run this again: it goes on where it stopped.",
                 )
             piece = os.read(process.stdout.fileno(), 1 << 16)
@@ -210,15 +250,6 @@ def _lines(process):
                 break
     if rest:
         yield rest.decode("utf-8", "replace")
-
-
-def _tell(sqlite_database: str, progress: Progress) -> float:
-    """Write ``progress`` where another process can read it whole; return when."""
-    path = f"{sqlite_database}.port.json"
-    with _private(f"{path}.new") as stream:
-        json.dump(dataclasses.asdict(progress), stream)
-    os.replace(f"{path}.new", path)
-    return time.monotonic()
 
 
 def _private(path: str):

@@ -12,7 +12,10 @@ short_description: Port Synapse's SQLite database to PostgreSQL with Synapse's o
 description:
   - Runs C(synapse_port_db) on a copy of Synapse's SQLite database until it has ended well.
   - A port that has been finished is recognised and not repeated; one that was killed goes on where it stopped; a newer
-    copy of the database adds what is new.
+    copy of the database adds what is new. What Synapse changed meanwhile in rows that were there already is carried over by
+    M(matrixops.synapse_postgres.synapse_port_verify).
+  - What the routine leaves undone is done, too. Sequences are mended before it and after it, as by
+    M(matrixops.synapse_postgres.synapse_sequences), and the planner gets its statistics by C(ANALYZE).
   - A target that Synapse has written to is refused, since the routine would empty tables that are in use. What is known of
     the move is kept in the target database itself, in the schema C(synapse_postgres).
   - The routine reads a private configuration with just the server's name and the database, so that modules, media stores
@@ -54,6 +57,18 @@ options:
         example. The folder of O(sqlite_database) must have the same path there.
     type: list
     elements: str
+  python_command:
+    description:
+      - With O(command), how the interpreter that runs Synapse is called there. By default O(command) with V(python3) for
+        its last word.
+    type: list
+    elements: str
+  drain_background_updates:
+    description:
+      - Whether background updates of Synapse's that are still pending in O(sqlite_database) are finished there, by
+        Synapse's own tool. Otherwise they are a reason to refuse.
+    type: bool
+    default: false
   engine:
     description:
       - What carries the rows over. V(synapse) is Synapse's own routine.
@@ -99,8 +114,13 @@ tables:
   returned: when the routine ran
   type: dict
   sample: {events: {rows: 4211, total: 4211, dropped: 0}}
+sequences:
+  description: The sequences that the routine left behind their tables or streams, as in
+    M(matrixops.synapse_postgres.synapse_sequences).
+  returned: when the routine ran
+  type: dict
 seconds:
-  description: How long the routine ran.
+  description: How long the routine ran, and what was done after it.
   returned: when the routine ran
   type: float
 log:
@@ -109,6 +129,7 @@ log:
   type: str
 """
 
+import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
@@ -119,7 +140,9 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _interpreter,
     _move,
     _routine,
+    _sequences,
     _sqlite,
+    _synapse,
 )
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, told_to
 
@@ -134,12 +157,12 @@ def require_fit(cursor, config: dict) -> None:
 
 def port(params: dict, check_mode: bool) -> dict:
     """Port what is not ported yet; return the module's result."""
-    source = params["sqlite_database"]
-    _sqlite.require_movable(source, _sqlite.inspect(source))
+    source, python = params["sqlite_database"], _synapse.python_words(params)
+    facts = _sqlite.inspect(source)
+    drain = params["drain_background_updates"] and facts["background_updates"]
+    _sqlite.require_movable(source, {**facts, "background_updates": []} if drain else facts)
     config = _routine.read_config(params["config"])
-    command = params["command"] or [params["synapse_python"], "-m", "synapse._scripts.synapse_port_db"]
-    if params["synapse_python"]:
-        _routine.require_synapse(params["synapse_python"])
+    routine = _synapse.ask(python)
     digest = _sqlite.digest(source)
     target = _routine.connection_keywords(config)
     with _connection.connected(target, autocommit=True, what="synapse_port") as connection, connection.cursor() as cursor:
@@ -151,14 +174,36 @@ def port(params: dict, check_mode: bool) -> dict:
             _move.require_unused(cursor)
             if check_mode:
                 return {"changed": True, "finished": False}
-            _move.begin(cursor, source, digest, config["server_name"])
-            started = time.monotonic()
-            progress = _routine.run(command, config, source, params["batch_size"])
-            _move.end(cursor, [digest, _sqlite.digest(source)])
+            _move.begin(cursor, source, digest, config["server_name"], routine)
+            if drain:
+                _routine.drain(python, config, source)
+            return carry(cursor, params, config, routine, digest)
+
+
+def carry(cursor, params: dict, config: dict, routine: dict, digest: str) -> dict:
+    """Run the routine and do what it leaves undone; record that all is there; return the module's result."""
+    source, copy = params["sqlite_database"], os.stat(params["sqlite_database"])
+    command = params["command"] or [params["synapse_python"], "-m", "synapse._scripts.synapse_port_db"]
+    started = time.monotonic()
+    _sequences.mend(cursor)  # the routine opens the target as Synapse does, which refuses one that lags
+    try:
+        progress = _routine.run(command, config, source, params["batch_size"])
+    except BaseException:
+        _move.end_routine(cursor)
+        raise
+    _move.require_all_ported(cursor, source, routine)
+    sequences = _sequences.mend(cursor)
+    cursor.execute("ANALYZE")
+    if os.stat(source).st_ino != copy.st_ino:
+        raise Refusal(
+            f"{source} was replaced while it was ported: another run has made a newer copy.", "Run this again with that one."
+        )
+    _move.end(cursor, [digest, _sqlite.digest(source)])
     return {
         "changed": True,
         "finished": True,
         "tables": progress.tables,
+        "sequences": sequences["sequences"],
         "seconds": round(time.monotonic() - started, 1),
         "log": f"{source}.port.log",
     }
@@ -171,6 +216,8 @@ def main() -> None:
             config=dict(type="list", elements="path", required=True),
             synapse_python=dict(type="path"),
             command=dict(type="list", elements="str"),
+            python_command=dict(type="list", elements="str"),
+            drain_background_updates=dict(type="bool", default=False),
             engine=dict(type="str", choices=["synapse"], default="synapse"),
             batch_size=dict(type="int", default=1000),
         ),

@@ -2,12 +2,19 @@
 """Hold a conversation on a homeserver through its client API, note it in a file, and later read every word of it back.
 
     python3 conversation.py hold  --url http://localhost:8008 --record FILE --config /etc/matrix-synapse/homeserver.yaml
-    python3 conversation.py check --url http://localhost:8008 --record FILE
+    python3 conversation.py check --url http://localhost:8008 --record FILE [--meanwhile FILE]
+
+Between the two, somebody can talk until he is ended, and what was acknowledged is noted; or the main process and a worker be
+heard to know of each other's messages:
+
+    python3 conversation.py talk   --url http://localhost:8008 --record FILE --meanwhile FILE
+    python3 conversation.py across --url http://localhost:8008 --record FILE --worker http://localhost:8083
 
 Only Python's standard library is used, so that it runs on the homeserver's host as it is.
 """
 
 import argparse
+import contextlib
 import hashlib
 import hmac
 import json
@@ -111,14 +118,58 @@ def _talk(people: dict, name: str, messages: int) -> "tuple[str, dict]":
     for number in range(messages):
         user = list(people)[number % len(people)]
         body = f"{number} {WORD} {SAYINGS[number % len(SAYINGS)]}"
-        said[_say(people[user], room, f"talk{number}", body)] = [user, body]
+        said[say(people[user], room, f"talk{number}", body)] = [user, body]
     return room, {"name": name, "members": list(people), "messages": said}
 
 
-def _say(person: Homeserver, room: str, transaction: str, body: str) -> str:
+def say(person: Homeserver, room: str, transaction: str, body: str) -> str:
     """Send a message to a room; return its event id."""
     path = f"{CLIENT}/rooms/{quoted(room)}/send/m.room.message/{transaction}"
     return person.ask("PUT", path, {"msgtype": "m.text", "body": body})["event_id"]
+
+
+def talk(url: str, record: dict, meanwhile: pathlib.Path) -> None:
+    """Say something ten times a second in the first room, whether the homeserver answers or not, until the process is ended.
+
+    Each acknowledged message is noted in ``meanwhile``, as a line of JSON: room, event id, sender and words.
+    """
+    user, noted = next(iter(record["users"].items()))
+    person, room = Homeserver(url).logged_in(user, noted["password"]), next(iter(record["rooms"]))
+    with meanwhile.open("a") as notes:
+        while True:
+            now = time.time_ns()
+            body = f"meanwhile {now}"
+            with contextlib.suppress(OSError, Unlike):
+                event = say(person, room, f"meanwhile{now}", body)
+                print(json.dumps([room, event, user, body]), file=notes, flush=True)
+            time.sleep(0.1)
+
+
+def across(url: str, worker: str, record: dict) -> str:
+    """Let one say something through each of the two processes and another hear it through the other; return a sentence."""
+    room, noted = next(iter(record["rooms"].items()))
+    speaker, hearer = noted["members"][:2]
+    for spoken, heard in ((url, worker), (worker, url)):
+        speaks = Homeserver(spoken).logged_in(speaker, record["users"][speaker]["password"])
+        hears = Homeserver(heard).logged_in(hearer, record["users"][hearer]["password"])
+        since = hears.ask("GET", f"{CLIENT}/sync?timeout=0")["next_batch"]
+        body = f"From {spoken} to {heard}"
+        event = say(speaks, room, f"across{time.time_ns()}", body)
+        _same(f"what {heard} hears of a message to {spoken}", _heard(hears, room, event, since), [speaker, body])
+    return f"{url} and {worker} know of each other's messages."
+
+
+def _heard(person: Homeserver, room: str, event: str, since: str, seconds: float = 30) -> "list | None":
+    """Return sender and words of an event as soon as the person's /sync after ``since`` brings it, or None."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        answer = person.ask("GET", f"{CLIENT}/sync?timeout=5000&since={quoted(since)}")
+        since = answer["next_batch"]
+        rooms = answer.get("rooms", {}).get("join", {})
+        for found in rooms.get(room, {}).get("timeline", {}).get("events", []):
+            if found["event_id"] == event:
+                return [found["sender"], found["content"]["body"]]
+    return None
 
 
 def read_messages(person: Homeserver, room: str) -> dict:
@@ -146,7 +197,7 @@ def check(url: str, record: dict) -> str:
         path = f"/_matrix/client/v1/media/download/{uri[len('mxc://') :]}"
         content = next(iter(people.values())).ask("GET", path, raw=True)
         _same(f"the content of {uri}", hashlib.sha256(content).hexdigest(), digest)
-    number = sum(len(noted["messages"]) for noted in record["rooms"].values())
+    number = sum(len(noted["messages"]) + len(noted.get("meanwhile", {})) for noted in record["rooms"].values())
     return f"{len(people)} users logged in; {number} messages in {len(record['rooms'])} rooms were read back word for word."
 
 
@@ -157,7 +208,7 @@ def _check_room(people: dict, room: str, noted: dict) -> None:
     joined = first.ask("GET", f"{CLIENT}/rooms/{quoted(room)}/joined_members")["joined"]
     _same(f"the members of {room}", sorted(joined), sorted(noted["members"]))
     found = read_messages(first, room)
-    for event, message in noted["messages"].items():
+    for event, message in {**noted["messages"], **noted.get("meanwhile", {})}.items():
         _same(f"the message {event} of {room}", found.get(event), message)
     criteria = {"search_term": WORD, "filter": {"rooms": [room], "limit": 1}}
     hits = first.ask("POST", f"{CLIENT}/search", {"search_categories": {"room_events": criteria}})
@@ -166,8 +217,17 @@ def _check_room(people: dict, room: str, noted: dict) -> None:
     )
     for number, user in enumerate(noted["members"]):
         body = f"Still here: {user} 🐘"
-        event = _say(people[user], room, f"again{number}-{time.time_ns()}", body)
+        event = say(people[user], room, f"again{number}-{time.time_ns()}", body)
         _same(f"a new message of {room}", read_messages(first, room).get(event), [user, body])
+
+
+def with_meanwhile(record: dict, meanwhile: pathlib.Path) -> dict:
+    """Return ``record`` with what talk() noted: each room's ``meanwhile``, as {event id: [sender, words]}."""
+    rooms = {room: {**noted, "meanwhile": {}} for room, noted in record["rooms"].items()}
+    for line in meanwhile.read_text().splitlines():
+        room, event, *message = json.loads(line)
+        rooms[room]["meanwhile"][event] = message
+    return {**record, "rooms": rooms}
 
 
 def _same(what: str, found, noted) -> None:
@@ -185,9 +245,11 @@ def secret_of(config: pathlib.Path) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["hold", "check"])
+    parser.add_argument("what", choices=["hold", "check", "talk", "across"])
     parser.add_argument("--url", required=True)
+    parser.add_argument("--worker", help="where a worker's client API answers")
     parser.add_argument("--record", required=True, type=pathlib.Path)
+    parser.add_argument("--meanwhile", type=pathlib.Path, help="where talk notes what was acknowledged")
     parser.add_argument("--config", type=pathlib.Path)
     for name, number in (("users", 3), ("rooms", 2), ("messages", 60)):
         parser.add_argument(f"--{name}", type=int, default=number)
@@ -198,8 +260,14 @@ def main() -> int:
             record = hold(words.url, secret_of(words.config), words.users, words.rooms, words.messages)
             words.record.write_text(json.dumps(record, indent=1))
             print(f"{words.users} users said {words.rooms * words.messages} things in {words.rooms} rooms.")
+            return 0
+        record = json.loads(words.record.read_text())
+        if words.what == "talk":
+            talk(words.url, record, words.meanwhile)
+        elif words.what == "across":
+            print(across(words.url, words.worker, record))
         else:
-            print(check(words.url, json.loads(words.record.read_text())))
+            print(check(words.url, with_meanwhile(record, words.meanwhile) if words.meanwhile else record))
     except (Unlike, OSError) as error:
         print(error, file=sys.stderr)
         return 1

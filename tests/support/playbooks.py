@@ -163,15 +163,36 @@ def copied(server: synapse.Homeserver, folder: pathlib.Path) -> synapse.Homeserv
 
 
 def kill(process: subprocess.Popen) -> None:
-    """End a process and all its descendants at once, as a power cut would; Ansible's workers lead sessions of their own."""
+    """End a process and all its descendants at once, as a power cut would; Synapse alone, which a play may have started, lives.
+
+    Ansible's workers lead sessions of their own, and a module in the background has no parent left: it has the same home.
+    """
+    home = _home(process.pid)
     family = [process.pid]
     for pid in family:
         os.kill(pid, signal.SIGSTOP)
         family += _children(pid)
+    for pid in (int(path.name) for path in pathlib.Path("/proc").glob("[0-9]*")):
+        if home and _home(pid) == home and pid not in family and b"synapse.app" not in _words(pid):
+            family.append(pid)
     for pid in family:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     process.wait()
+
+
+def _home(pid: int) -> bytes:
+    """Return the ANSIBLE_HOME of a process, empty where it has none."""
+    with contextlib.suppress(OSError):
+        variables = pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        return next((variable for variable in variables if variable.startswith(b"ANSIBLE_HOME=")), b"")
+    return b""
+
+
+def _words(pid: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 def _children(pid: int) -> list[int]:

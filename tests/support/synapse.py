@@ -2,6 +2,7 @@
 """A real Synapse in a folder of its own: on SQLite at first, reached over loopback, without federation."""
 
 import contextlib
+import os
 import pathlib
 import sqlite3
 import subprocess
@@ -9,8 +10,10 @@ import time
 
 from support import conversation
 
-# Where the test stages put Synapse; see tests/stages.
-PYTHON = pathlib.Path(__file__).parents[2] / ".cache" / "synapse" / "bin" / "python"
+# Where the test stages put Synapse, see tests/stages; or SYNAPSE_PYTHON, for another release of it.
+PYTHON = pathlib.Path(
+    os.environ.get("SYNAPSE_PYTHON") or pathlib.Path(__file__).parents[2] / ".cache" / "synapse" / "bin" / "python"
+)
 
 
 class Homeserver:
