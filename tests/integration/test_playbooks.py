@@ -6,17 +6,17 @@ run at -vvv, and none of them may print a traceback or a password; see support/p
 """
 
 import contextlib
+import json
 import pathlib
 import sqlite3
 import subprocess
 import sys
-import threading
-import time
 
 import pytest
 import yaml
 
 from support import conversation, playbooks, sqlite, synapse
+from support.talk import Talk, lives_on, require_all_there
 
 
 @pytest.fixture
@@ -40,36 +40,6 @@ def talk(site, said):
     site.prepare()
     with Talk(site.server.url, said) as begun:
         yield begun.acknowledged
-
-
-class Talk:
-    """A user who says something ten times a second, whether Synapse answers or not; the answered ones are noted."""
-
-    def __init__(self, url: str, said: dict) -> None:
-        user, noted = next(iter(said["users"].items()))
-        self.person = conversation.Homeserver(url).logged_in(user, noted["password"])
-        self.room, self.acknowledged, self.ended = next(iter(said["rooms"])), [], threading.Event()
-        self.thread = threading.Thread(target=self._talk)
-
-    def __enter__(self) -> "Talk":
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_reason) -> None:
-        self.ended.set()
-        self.thread.join()
-
-    def _talk(self) -> None:
-        path = f"{conversation.CLIENT}/rooms/{conversation.quoted(self.room)}/send/m.room.message/busy"
-        while not self.ended.wait(0.1):
-            with contextlib.suppress(OSError, conversation.Unlike):
-                body = {"msgtype": "m.text", "body": "meanwhile"}
-                self.acknowledged.append(self.person.ask("PUT", f"{path}{time.time_ns()}", body)["event_id"])
-
-
-def lives_on(site) -> str:
-    """Return the engine that homeserver.yaml names."""
-    return yaml.safe_load(site.server.config.read_text())["database"]["name"]
 
 
 def process(site) -> str:
@@ -100,17 +70,7 @@ def routine(site, script: str) -> dict:
         f'#!/bin/sh\nroutine="{site.server.python} -m synapse._scripts.synapse_port_db"\nn={site.folder}/calls\n{script}\n'
     )
     path.chmod(0o755)
-    return {"synapse_port_command": [str(path)]}
-
-
-def require_all_there(site, said: dict, acknowledged: list) -> None:
-    """Fail unless Synapse answers on PostgreSQL, with all that was said and every event that SQLite had."""
-    assert lives_on(site) == "psycopg2"
-    conversation.check(site.server.url, said)
-    with contextlib.closing(sqlite3.connect(site.server.database)) as connection:
-        had = {row[0] for row in connection.execute("SELECT event_id FROM events")}
-    has = {row[0] for row in site.rows("SELECT event_id FROM events")}
-    assert had and had <= has and set(acknowledged) <= has
+    return {"synapse_port_command": [str(path)], "synapse_port_python_command": [str(site.server.python)]}
 
 
 def test_a_homeserver_on_sqlite_is_prepared_then_moved_and_then_left_alone(site, said):
@@ -132,10 +92,80 @@ def test_a_homeserver_on_sqlite_is_prepared_then_moved_and_then_left_alone(site,
     assert foretold.changed > 0 and not foretold.missing("3 users and")
     assert site.server.config.read_bytes() == before and not (site.server.folder / "port-to-postgres").exists()
 
-    assert not site.play("port").missing("This homeserver lives on PostgreSQL now")
+    assert not site.play("port").missing("This homeserver lives on PostgreSQL now", "rows were compared, and are equal")
     assert site.old.read_bytes() == before
     require_all_there(site, said, [])
     assert site.play("site").changed == site.play("port").changed == 0
+
+    report = reported(site)
+    assert report["outcome"] == "moved" and report["rows_compared"] > 500 and 0 < report["downtime"] < 120
+    assert report["tables"]["users"]["rows"] == 3 and not report["unexpected_differences"]
+    assert [step["at"] for step in report["timeline"]] == sorted(step["at"] for step in report["timeline"])
+    page = (site.server.folder / "port-to-postgres" / "port-report.html").read_text()
+    assert "The homeserver lives on PostgreSQL." in page and "http" not in page
+
+    # And back again, which gives up what is said from here on.
+    room, person = next(iter(said["rooms"])), conversation.Homeserver(site.server.url)
+    user, noted = next(iter(said["users"].items()))
+    conversation.say(person.logged_in(user, noted["password"]), room, "late", "only on PostgreSQL")
+    asked = site.play("rollback", fails=True)
+    assert not asked.missing("rows of events", "Nothing was changed: Synapse lives on PostgreSQL")
+    assert lives_on(site) == "psycopg2"
+    back = site.play("rollback", synapse_port_give_up=True)
+    assert not back.missing("This homeserver lives on SQLite again", f"is still in the database {site.name}")
+    assert site.server.config.read_bytes() == before
+    conversation.check(site.server.url, said)
+    refused = site.play("port", fails=True)
+    assert not refused.missing("Synapse has written to the target database", "nothing was touched")
+    assert not site.play("rollback", fails=True).missing("There is no way back to SQLite from here")
+
+
+def reported(site) -> dict:
+    """Return the report of the last move."""
+    return json.loads((site.server.folder / "port-to-postgres" / "port-report.json").read_text())
+
+
+def test_what_synapse_changes_in_a_row_that_is_ported_already_is_carried_over(site, said, talk):
+    user = list(said["users"])[-1]
+    now = {**said, "users": {**said["users"], user: {**said["users"][user], "password": "another word"}}}
+    change = site.folder / "change.py"
+    change.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(pathlib.Path(__file__).parents[1])!r})\n"
+        "from support import conversation\n"
+        f"old = {said['users'][user]['password']!r}\n"
+        f"person = conversation.Homeserver({site.server.url!r}).logged_in({user!r}, old)\n"
+        f"identifier = {{'type': 'm.id.user', 'user': {user!r}}}\n"
+        "auth = {'type': 'm.login.password', 'identifier': identifier, 'password': old}\n"
+        "body = {'auth': auth, 'new_password': 'another word', 'logout_devices': False}\n"
+        "person.ask('POST', f'{conversation.CLIENT}/account/password', body)\n"
+    )
+    # The routine has ported the table users when a password is changed, and does not come back to its row.
+    meanwhile = f'$routine "$@" || exit $?\ntest -e $n || {sys.executable} {change} && touch $n'
+    site.play("port", **routine(site, meanwhile))
+    require_all_there(site, now, talk)
+    assert reported(site)["carried_over"]["users"] == {"written": 1, "deleted": 0}
+
+
+def test_all_that_stands_in_the_way_is_told_at_once(site):
+    site.prepare()
+    with contextlib.closing(sqlite3.connect(site.server.database)) as connection:
+        connection.execute("INSERT INTO background_updates (update_name, progress_json) VALUES ('made_up', '{}')")
+        connection.execute("UPDATE events SET depth = 1e300 WHERE rowid = 3")
+        connection.commit()
+    site.cluster.rows(f"ALTER ROLE {site.name} NOLOGIN")
+    before = state(site)
+    for words in ((), ("--check",)):
+        refused = site.play(
+            "port", *words, fails=True, synapse_port_background_updates_timeout=1, synapse_postgres_service_manager="none"
+        )
+        assert not refused.missing(
+            "things stand in the way of the move, and nothing was touched",
+            "pending background updates (made_up)",
+            "is not permitted to log in",
+            "synapse_postgres_service_manager is none",
+        )
+        assert state(site) == before
 
 
 def test_a_synapse_that_does_not_start_on_postgresql_is_taken_back_to_sqlite(site, said, talk):
@@ -187,7 +217,7 @@ def test_a_routine_that_fails_while_synapse_serves_stops_nothing(site, said, tal
 
 def test_a_routine_that_fails_with_synapse_stopped_is_followed_by_its_start_on_sqlite(site, said, talk):
     before, pid = site.server.config.read_bytes(), process(site)
-    failed = site.play("port", fails=True, **routine(site, "echo >>$n; test $(wc -l <$n) -ge 2 && exit 5; exit 0"))
+    failed = site.play("port", fails=True, **routine(site, 'echo >>$n; test $(wc -l <$n) -ge 2 && exit 5; exec $routine "$@"'))
     assert not failed.missing("Port it", "the port failed", "Synapse runs on SQLite again")
     assert site.server.config.read_bytes() == before and not site.old.exists() and process(site) != pid
     conversation.check(site.server.url, said)
@@ -245,7 +275,12 @@ def state(site) -> tuple:
     return (
         site.cluster.rows("SELECT rolname, rolpassword FROM pg_authid ORDER BY 1"),
         site.cluster.rows("SELECT datname, datdba, datcollate FROM pg_database ORDER BY 1"),
-        {path: path.read_bytes() for path in site.server.folder.rglob("*") if path.is_file()},
+        # Who only reads a SQLite database in WAL mode leaves an empty log beside it.
+        {
+            path: path.read_bytes()
+            for path in site.server.folder.rglob("*")
+            if path.is_file() and path.suffix != ".db-shm" and path.read_bytes()
+        },
     )
 
 

@@ -12,7 +12,9 @@ ROLES = sorted(path for path in (ROOT / "roles").iterdir() if path.is_dir())
 
 
 def spec(role):
-    return yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
+    """Return the options of all of the role's ways in."""
+    ways = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())["argument_specs"].values()
+    return {name: option for way in ways for name, option in way["options"].items()}
 
 
 def defaults(role):
