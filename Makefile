@@ -24,7 +24,7 @@ demo-stop:
 	@$(PYTHON) -u tests/demo stop
 
 bench:
-	@$(PYTHON) -u tests/benchmarks
+	@$(PYTHON) -u tests/benchmarks $(ONLY)
 
 clean:
 	rm -rf .cache .demo .ansible .pytest_cache .ruff_cache .hypothesis

@@ -1,36 +1,62 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """make bench: figures, side by side in one run, on this machine. Nothing here passes or fails.
 
+    make bench                                     all of it
+    make bench ONLY=no_op                          a play that finds nothing to do
+    make bench ONLY=move                           the move from SQLite, at two sizes
+    make bench ONLY="move --sizes 1 5 --runs 3"    sizes in 100 000 rows; how often each step runs
+
 It runs as an ordinary user, as the demonstration does (see tests/demo).
 """
 
+import argparse
 import os
 import pathlib
+import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from benchmarks import no_op
+from benchmarks import no_op, tools
 from support import ordinary
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__.splitlines()[0])
+    parser.add_argument("only", nargs="?", choices=["no_op", "move"])
+    parser.add_argument("--sizes", nargs="+", type=int, metavar="SIZE", default=[1, 20])
+    parser.add_argument(
+        "--runs", type=int, metavar="RUNS", help="how often each step runs; by default 3 times up to size 5, then once"
+    )
+    wish = parser.parse_args()
     folder = os.environ.get("BENCH_FOLDER")
     if os.geteuid() != 0:
         folder = pathlib.Path(folder or ordinary.ROOT / ".cache" / "bench").absolute()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        no_op.measure(folder, ordinary.ROOT)
-        return 0
+        return measure(folder, wish)
     owner = ordinary.user()
     folder = pathlib.Path(folder or f"/var/tmp/synapse-postgres-bench-{owner.pw_name}").absolute()
     try:
         ordinary.make_folder(folder, owner)
         ordinary.copy_sources(folder)
         ordinary.give(folder / "source", owner)
-        return ordinary.run("tests/benchmarks", [], folder, owner, BENCH_FOLDER=str(folder))
+        return ordinary.run("tests/benchmarks", sys.argv[1:], folder, owner, BENCH_FOLDER=str(folder))
     except ordinary.Unable as reason:
         print(f"make bench: {reason}", file=sys.stderr)
         return 1
+
+
+def measure(folder: pathlib.Path, wish: argparse.Namespace) -> int:
+    """Run what is wished for, in ``folder``; return an exit status."""
+    programs = tools.ansible(folder, ordinary.ROOT)
+    if wish.only != "move":
+        no_op.measure(folder, programs)
+    if wish.only == "no_op":
+        return 0
+    # This one needs psycopg2, so it runs by the interpreter that has it.
+    words = [programs / "python", "-u", pathlib.Path(__file__).with_name("move.py"), folder, tools.synapse(folder, ordinary.ROOT)]
+    words += ["--sizes", *map(str, wish.sizes), *(["--runs", str(wish.runs)] if wish.runs else [])]
+    return subprocess.run(words, check=False).returncode
 
 
 if __name__ == "__main__":

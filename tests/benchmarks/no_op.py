@@ -6,7 +6,6 @@ the same settings: a role with its password, a database, three lines of pg_hba.c
 """
 
 import json
-import os
 import pathlib
 import re
 import shutil
@@ -15,6 +14,7 @@ import subprocess
 import sys
 import time
 
+from benchmarks import tools
 from support.loopback import free_port
 
 RUNS = 5
@@ -23,9 +23,11 @@ CLIENTS = ["127.0.0.1/32", "::1/128", "127.0.0.2/32"]
 HOMESERVER = "server_name: localhost\nreport_stats: false\n"
 
 
-def measure(folder: pathlib.Path, source: pathlib.Path) -> None:
-    """Make both set-ups in ``folder``, run each to its end once, and print the times of RUNS further runs of each in turn."""
-    programs = _tools(folder, source)
+def measure(folder: pathlib.Path, programs: pathlib.Path) -> None:
+    """Make both set-ups in ``folder``, run each to its end once, and print the times of RUNS further runs of each in turn.
+
+    ``programs`` is where ansible-playbook is.
+    """
     variables = _variables(folder)
     files = {"ours": _ours(folder, variables), "community.postgresql": _theirs(folder, variables)}
     for name, words in files.items():
@@ -44,26 +46,6 @@ def measure(folder: pathlib.Path, source: pathlib.Path) -> None:
     print(f"ratio of the medians, ours to theirs: {ratio:.2f} (aim: at most 0.50)", flush=True)
     control = folder / "postgres" / "programs" / "pg_ctl"
     subprocess.run([control, "stop", "-D", folder / "postgres" / "data", "-m", "fast"], capture_output=True, check=False)
-
-
-def _tools(folder: pathlib.Path, source: pathlib.Path) -> pathlib.Path:
-    """Install the PyPI package ansible, which carries community.postgresql, and this collection; return its programs."""
-    venv = folder / "ansible"
-    if not (venv / "complete").exists():
-        print("Installing the PyPI package ansible, for its community.postgresql ...", flush=True)
-        shutil.rmtree(venv, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-        subprocess.run([venv / "bin" / "pip", "install", "--quiet", "ansible", "psycopg2-binary"], check=True)
-        (venv / "complete").touch()
-    shutil.rmtree(folder / "build", ignore_errors=True)
-    galaxy = [venv / "bin" / "ansible-galaxy", "collection"]
-    quiet = {"stdout": subprocess.DEVNULL, "cwd": folder, "env": _environment(folder)}
-    subprocess.run([*galaxy, "build", source, "--output-path", folder / "build"], check=True, **quiet)
-    built = next((folder / "build").glob("*.tar.gz"))
-    subprocess.run(
-        [*galaxy, "install", built, "--force", "--offline", "--collections-path", folder / "collections"], check=True, **quiet
-    )
-    return venv / "bin"
 
 
 def _variables(folder: pathlib.Path) -> dict:
@@ -123,21 +105,11 @@ def _theirs(folder: pathlib.Path, variables: dict) -> list[str]:
     return ["-i", str(folder / "theirs.json"), str(folder / "theirs.yml")]
 
 
-def _environment(folder: pathlib.Path) -> dict:
-    return {
-        **os.environ,
-        "ANSIBLE_HOME": str(folder / "home"),
-        "ANSIBLE_REMOTE_TMP": str(folder / "home" / "tmp"),
-        "ANSIBLE_COLLECTIONS_PATH": str(folder / "collections"),
-        "ANSIBLE_LOCALHOST_WARNING": "false",
-    }
-
-
 def _play(folder: pathlib.Path, programs: pathlib.Path, words: list[str]) -> tuple[int, float]:
     """Run a play; return how many tasks it changed and the seconds it took. Its own words end the benchmark when it fails."""
     start = time.monotonic()
     command = [programs / "ansible-playbook", *words]
-    done = subprocess.run(command, cwd=folder, env=_environment(folder), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, env=tools.environment(folder), capture_output=True, text=True, check=False)
     seconds = time.monotonic() - start
     changed = re.search(r"changed=(\d+)", done.stdout)
     if done.returncode or not changed:

@@ -1,0 +1,218 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What each step of the move from SQLite costs, in time and in memory, on homeservers of several sizes.
+
+The steps are the modules that the playbook port runs, one after the other, on a throwaway PostgreSQL over loopback with
+its settings as they come, fsync included. __main__.py runs this by an interpreter that has psycopg2.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import sqlite3
+import statistics
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from benchmarks import homeserver, measured
+from benchmarks.measured import Measured
+from support import clusters, conversation
+
+# Sizes up to this one are measured three times where nothing else is asked for.
+_AFFORDABLE = 5
+
+_PASSWORD = "the benchmark's word"
+
+# What is done to a moved homeserver before it is moved on: one copy in a hundred is new, and rows change that the routine does
+# not come back to.
+_CHANGES = (
+    "UPDATE users SET password_hash = password_hash || '.' WHERE rowid % 100 = 1",
+    "UPDATE events SET outlier = 1 - outlier WHERE rowid % 1000 = 1",
+)
+
+PREFLIGHT, SNAPSHOT, FIRST, SECOND, VERIFY = "preflight", "snapshot", "port, first run", "port, nothing new", "verify"
+GROWN, CARRY = "port, 1 % new", "verify and carry over"
+ROUTINE = "  of it the routine"
+
+
+@dataclasses.dataclass
+class Size:
+    """A homeserver of ``size`` times 100 000 rows, what it holds, and what was measured of each step."""
+
+    size: int
+    rows: int
+    mebibytes: int
+    figures: dict[str, list[Measured]] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    def seconds(self, step: str, routine: bool = False) -> list[float]:
+        return [found.synapse_seconds if routine else found.seconds for found in self.figures[step]]
+
+    def median(self, step: str, routine: bool = False) -> float:
+        return statistics.median(self.seconds(step, routine))
+
+    def memory(self, step: str, whose: str) -> float:
+        """Return the most that any run of the step took, in MiB."""
+        return max(found.memory[whose] for found in self.figures[step]) / (1 << 20)
+
+
+class Bench:
+    """One homeserver on its way: its files in ``folder``, its database on ``cluster``."""
+
+    def __init__(self, base: homeserver.Base, folder: pathlib.Path, cluster: clusters.Cluster, collections: pathlib.Path) -> None:
+        self.base, self.cluster, self.collections, self.python = base, cluster, collections, base.server.python
+        self.live, self.copy, self.config = folder / "live.db", folder / "copy.db", folder / "homeserver-postgres.yaml"
+        login = {"host": "127.0.0.1", "port": cluster.port, "user": "synapse", "password": _PASSWORD}
+        database = {"name": "psycopg2", "args": {**login, "dbname": "synapse", "cp_min": 1, "cp_max": 5}}
+        self.config.write_text(json.dumps({"server_name": "localhost", "database": database}))  # JSON is YAML
+        self.login = {f"login_{name}": value for name, value in login.items()} | {"login_db": "synapse"}
+        self.source, self.copying = {"sqlite_database": str(self.copy)}, {"src": str(self.live), "dest": str(self.copy)}
+        self.synapse = {"config": [str(self.config)], "synapse_python": str(self.python)}
+
+    def measure(self, size: int, runs: int) -> Size:
+        """Measure every step ``runs`` times, in the order of a move."""
+        started = time.monotonic()
+        homeserver.write(self.base, self.live, size * homeserver.COPIES)
+        found = Size(size, homeserver.rows(self.live), self.live.stat().st_size >> 20)
+        print(f"\n{size}x: {found.rows} rows, {found.mebibytes} MiB, made in {time.monotonic() - started:.0f} s.", flush=True)
+        for _again in range(runs):
+            self._empty()
+            options = {"sqlite_database": str(self.live), "folder": str(self.copy.parent), **self.synapse}
+            if not self._run(found, PREFLIGHT, "synapse_port_info", options).result["movable"]:
+                raise measured.Failed("synapse_port_info finds that the homeserver cannot be moved.")
+            self._run(found, SNAPSHOT, "synapse_sqlite_snapshot", self.copying)
+            self._run(found, FIRST, "synapse_port", {**self.source, **self.synapse})
+        for again in range(runs):
+            self._mark(again)
+            self._run(found, SECOND, "synapse_port", {**self.source, **self.synapse})
+            self._run(found, VERIFY, "synapse_port_verify", {**self.source, **self.login})
+        for again in range(runs):
+            found.notes.append(self._go_on(size, again))
+            measured.run(
+                "synapse_sqlite_snapshot", {"src": str(self.live), "dest": str(self.copy)}, self.collections, self.python
+            )
+            self._run(found, GROWN, "synapse_port", {**self.source, **self.synapse})
+            done = self._run(found, CARRY, "synapse_port_verify", {**self.source, **self.login, "carry_changes": True})
+            carried = [
+                f"{name} {rows['written']} written, {rows['deleted']} deleted" for name, rows in done.result["carried"].items()
+            ]
+            found.notes[-1] += f"; carried over: {', '.join(carried) or 'nothing'}"
+        return found
+
+    def _run(self, size: Size, step: str, module: str, options: dict) -> Measured:
+        done = measured.run(module, options, self.collections, self.python)
+        size.figures.setdefault(step, []).append(done)
+        print(f"{size.size}x {step}: {done.seconds:.2f} s", flush=True)
+        return done
+
+    def _empty(self) -> None:
+        """Have an empty database, and no copy."""
+        self.cluster.rows("DROP DATABASE IF EXISTS synapse WITH (FORCE)")
+        self.cluster.rows("CREATE DATABASE synapse OWNER synapse ENCODING UTF8 LOCALE 'C' TEMPLATE template0")
+        self.copy.unlink(missing_ok=True)
+
+    def _mark(self, number: int) -> None:
+        """Change the copy without changing a row, or it would be recognised as ported and the routine not run."""
+        with contextlib.closing(sqlite3.connect(self.copy)) as connection:
+            connection.execute(f"PRAGMA user_version = {number + 1}")
+
+    def _go_on(self, size: int, number: int) -> str:
+        """Let 1 % more come to the homeserver, and rows change; return a sentence on it."""
+        first = size * homeserver.COPIES + number * size
+        before = homeserver.rows(self.live)
+        changed = []
+        with contextlib.closing(sqlite3.connect(self.live)) as connection:
+            for statement in _CHANGES:
+                changed.append(f"{connection.execute(statement).rowcount} rows of {statement.split()[1]}")
+            connection.commit()
+        homeserver.grow(self.base, self.live, first, first + size)
+        return f"{homeserver.rows(self.live) - before} rows were new; changed: {', '.join(changed)}"
+
+
+def prove(base: homeserver.Base) -> None:
+    """Start Synapse on a database of size 1 and read the base's conversation and copies of it through the client API."""
+    homeserver.write(base, base.server.database, homeserver.COPIES)
+    wrong = homeserver.faults(base.server.database)
+    if wrong:
+        raise measured.Failed(f"SQLite finds fault with the database that was made: {wrong[:3]}")
+    base.server.start()
+    try:
+        for copy in (0, 1, homeserver.COPIES - 1):
+            said = conversation.check(base.server.url, homeserver.record_of(base, copy))
+        print(f"A real Synapse serves the database that was made. Of the copies, too: {said}", flush=True)
+    finally:
+        base.server.stop()
+
+
+def show(sizes: list[Size]) -> None:
+    """Print the tables."""
+    for found in sizes:
+        runs = len(found.figures[FIRST])
+        print(f"\nThe move at {found.size}x: {found.rows} rows, {found.mebibytes} MiB of SQLite; runs of each step: {runs}")
+        print(f"{'':24}{'min':>9}{'median':>9}{'max':>9}  seconds{'':4}{'rows/s':>9}")
+        for step in (PREFLIGHT, SNAPSHOT, FIRST, SECOND, VERIFY, GROWN, CARRY):
+            _line(step, found.seconds(step), found.rows)
+            if "port" in step:
+                _line(ROUTINE, found.seconds(step, routine=True), found.rows)
+        for note in found.notes:
+            print(note)
+        ratio = found.median(VERIFY) / found.median(SECOND, routine=True)
+        print(f"ratio of the medians, verify to the routine's run with nothing new: {ratio:.2f}")
+        downtime = found.median(CARRY) / found.median(GROWN, routine=True)
+        print(f"the same with 1 % new and rows to carry over: {downtime:.2f}")
+    print("\nMemory at the peak, MiB (the routine is Synapse's own, and apart):")
+    first, last = sizes[0], sizes[-1]
+    print(f"{'':24}" + "".join(f"{found.size:>8}x" for found in sizes) + f"   {last.size}x : {first.size}x")
+    for step in first.figures:
+        for whose, name in (("ours", step), ("synapse", ROUTINE)):
+            if whose == "ours" or "port" in step:
+                values = [found.memory(step, whose) for found in sizes]
+                print(f"{name:24}" + "".join(f"{value:9.0f}" for value in values) + f"{values[-1] / values[0]:10.2f}")
+    sys.stdout.flush()
+
+
+def _line(name: str, seconds: list[float], rows: int) -> None:
+    median = statistics.median(seconds)
+    print(f"{name:24}{min(seconds):9.2f}{median:9.2f}{max(seconds):9.2f}{'':13}{rows / median:9.0f}")
+
+
+def machine() -> str:
+    """Return a line on the machine's processors and memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
+    return f"{len(os.sched_getaffinity(0))} processors, {memory:.0f} GiB of memory"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("synapse", type=pathlib.Path)
+    parser.add_argument("--sizes", nargs="+", type=int, required=True)
+    parser.add_argument("--runs", type=int)
+    words = parser.parse_args()
+    installation = clusters.installations()[0]
+    print(f"\nThe move from SQLite, on {machine()}, PostgreSQL {installation.major}", flush=True)
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="move-", dir=words.folder))
+    try:
+        base = homeserver.make(folder, words.synapse)
+        prove(base)
+        with clusters.running(installation, settings="fsync = on") as cluster:
+            cluster.rows("CREATE ROLE synapse LOGIN PASSWORD %s", _PASSWORD)
+            bench = Bench(base, folder, cluster, words.folder)
+            sizes = sorted(set(words.sizes))
+            show([bench.measure(size, words.runs or (3 if size <= _AFFORDABLE else 1)) for size in sizes])
+    except (measured.Failed, conversation.Unlike, RuntimeError) as reason:
+        print(f"make bench: {reason}", file=sys.stderr)
+        return 1
+    finally:
+        shutil.rmtree(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
