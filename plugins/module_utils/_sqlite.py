@@ -7,10 +7,12 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import os
 import sqlite3
 import stat
+import time
 import urllib.parse
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _progress
@@ -24,6 +26,9 @@ SIDE_FILES = ("-wal", "-shm", "-journal")
 
 # Bytes of the header that count changes and name the writer's version, not content (section 1.3: offsets 24, 40, 92, 96).
 _COUNTERS = (slice(24, 28), slice(40, 44), slice(92, 100))
+
+# How long (seconds) a process that was stopped may take to close its database.
+CLOSING = 30
 
 _PIECE = 1 << 20
 _PAGES_PER_STEP = 4096
@@ -137,6 +142,37 @@ def require_movable(path: str, facts: dict) -> None:
     problems = unfit_to_move(path, facts)
     if problems:
         raise Refusal(*(" ".join(sentences) for sentences in zip(*problems)))
+
+
+def require_closed(path: str) -> None:
+    """Raise Refusal when a process has the database at ``path`` open after CLOSING seconds; nobody else is to write to it."""
+    deadline = time.monotonic() + CLOSING
+    while True:
+        found = _holders(path)
+        if not found:
+            return
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.2)
+    raise Refusal(
+        f"{path} is still open in {', '.join(found)}: what is written there after the copy would be lost.",
+        "Stop that, too. All of Synapse's processes must be among those that the play stops: its workers as well "
+        "(in the roles: synapse_postgres_service_units).",
+    )
+
+
+def _holders(path: str) -> list[str]:
+    """Return the processes that have the file at ``path`` open, of those that this user sees: ``process 123 (python)``."""
+    wanted, found = os.stat(path), []
+    for process in sorted(glob.glob("/proc/[0-9]*"), key=lambda folder: int(folder[6:])):
+        for descriptor in glob.glob(f"{process}/fd/*"):
+            with contextlib.suppress(OSError):  # it has ended, or is another user's
+                status = os.stat(descriptor)
+                if (status.st_dev, status.st_ino) == (wanted.st_dev, wanted.st_ino):
+                    with open(f"{process}/comm", encoding="utf-8", errors="replace") as stream:
+                        found.append(f"process {process[6:]} ({stream.read().strip()})")
+                    break
+    return found
 
 
 def digest(path: str) -> str:

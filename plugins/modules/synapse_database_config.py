@@ -417,7 +417,10 @@ def warn_of_readers(module: AnsibleModule, path: str, section: dict) -> None:
     """Warn when the section holds a secret and everybody may read the file: its mode is the administrator's to change."""
     secret = _libpq.SECRETS.intersection(section["args"])
     if secret and os.path.exists(path) and os.stat(path).st_mode & stat.S_IROTH:
-        module.warn(f"Every user of the host may read {path}, which holds a password. Mend it with: chmod o-r {path}")
+        module.warn(
+            f"Every user of the host may read {path}, which holds a password. Mend it so that Synapse still can: "
+            f"chgrp GROUP {path} && chmod 640 {path}, with the group that Synapse runs as."
+        )
 
 
 def has_psycopg2() -> bool:

@@ -31,6 +31,13 @@ options:
       - Absolute path of the copy. Its folder must exist. The copy that was there before is replaced at the end.
     type: path
     required: true
+  alone:
+    description:
+      - Whether to refuse while any process has O(src) open, as a worker of Synapse's that was forgotten. What it writes
+        after the copy would be lost. A process that is about to end is waited for.
+      - Only root sees the processes of other users.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -107,7 +114,11 @@ def snapshot(src: str, dest: str) -> bool:
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec=dict(src=dict(type="path", required=True), dest=dict(type="path", required=True)),
+        argument_spec=dict(
+            src=dict(type="path", required=True),
+            dest=dict(type="path", required=True),
+            alone=dict(type="bool", default=False),
+        ),
         supports_check_mode=True,
     )
     src, dest = module.params["src"], module.params["dest"]
@@ -116,6 +127,8 @@ def main() -> None:
         if os.path.realpath(src) == os.path.realpath(dest):
             raise Refusal(f"The source and the copy are the same file, {src}.", "Give another dest.")
         require_room(source["size"], dest)
+        if module.params["alone"]:
+            _sqlite.require_closed(src)
         there = os.path.exists(dest)
         changed = not is_equal(src, dest)
         if changed and not module.check_mode:

@@ -267,7 +267,7 @@ def test_a_file_that_everybody_may_read_is_warned_of(run, conf):
     conf.chmod(0o644)
     for password in ("first-password", "second-password", "second-password"):
         warned = run(MODULE, options(conf, args={**ARGS, "password": password}))
-        assert f"chmod o-r {conf}" in str(warned["warnings"])
+        assert f"chmod 640 {conf}" in str(warned["warnings"])
     assert stat.S_IMODE(conf.stat().st_mode) == 0o644
     assert "warnings" not in run(MODULE, options(conf, args={"user": "synapse", "dbname": "synapse"}))
 

@@ -190,3 +190,21 @@ def test_info_wants_an_absolute_path_and_bears_a_homeserver_killed_at_its_first_
         connection.commit()
     told = run("synapse_sqlite_info", {"path": str(path)})
     assert told["schema_version"] is None and told["users"] == 2
+
+
+def test_a_database_that_somebody_has_open_is_not_copied_for_the_last_time(run, source, tmp_path):
+    options = {"src": str(source), "dest": str(tmp_path / "copy.db"), "alone": True}
+    with writing(source) as writer:
+        refused = run("synapse_sqlite_snapshot", options)
+        assert refused["failed"] and f"is still open in process {writer.pid}" in refused["msg"], refused
+        assert not (tmp_path / "copy.db").exists()
+    assert run("synapse_sqlite_snapshot", options)["changed"]
+
+
+def test_a_process_that_is_about_to_end_is_waited_for(run, source, tmp_path):
+    script = (
+        "import sqlite3, sys, time; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM users').fetchall(); time.sleep(3)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(source)]):
+        options = {"src": str(source), "dest": str(tmp_path / "copy.db"), "alone": True}
+        assert run("synapse_sqlite_snapshot", options)["changed"]
