@@ -9,12 +9,12 @@ STAGES = lint sanity unit integration molecule
 
 export SCENARIO
 
-.PHONY: test setup demo demo-stop bench clean $(STAGES)
+.PHONY: test setup faults demo demo-stop bench clean $(STAGES)
 
 test:
 	@$(PYTHON) tests/stages $(STAGES)
 
-setup $(STAGES):
+setup faults $(STAGES):
 	@$(PYTHON) tests/stages $@
 
 demo:

@@ -1,0 +1,97 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A way to a server that can be cut, as by a firewall that resets, or fall silent, as by a cable that is pulled."""
+
+import asyncio
+import contextlib
+import ctypes
+import socket
+import struct
+import threading
+
+# linux/filter.h and asm-generic/socket.h: a program of one instruction, "return 0", takes no byte of a packet.
+_ATTACH_FILTER, _DETACH_FILTER = 26, 27
+_TAKE_NOTHING = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+_DROP = struct.pack("HL", 1, ctypes.addressof(_TAKE_NOTHING))
+
+
+class Link:
+    """A way to a port of this host through a port of its own, ``port``, which can be cut, silenced and mended."""
+
+    def __init__(self, target: int) -> None:
+        self.target, self.whole, self.sockets, self.pumps = target, True, [], set()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever)
+
+    def __enter__(self) -> "Link":
+        self.thread.start()
+        self._soon(self._listen())
+        return self
+
+    def __exit__(self, *_reason) -> None:
+        self.cut()
+        self._soon(self._close())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.close()
+
+    def cut(self) -> None:
+        """Reset every connection, and every new one from now on."""
+        self.whole = False
+        self._soon(self._reset())
+
+    def silence(self) -> None:
+        """Lose every packet from now on, as a cable that was pulled does: nobody is told, and not even the kernel answers."""
+        for each in [self.listener, *self.sockets]:
+            each.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, _DROP)
+
+    def mend(self) -> None:
+        """Let new connections pass again; the old ones stay what they are."""
+        with contextlib.suppress(OSError):
+            self.listener.setsockopt(socket.SOL_SOCKET, _DETACH_FILTER, 0)
+        self.whole = True
+
+    def _soon(self, coroutine) -> None:
+        asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(10)
+
+    async def _listen(self) -> None:
+        self.server = await asyncio.start_server(self._join, sock=self.listener)
+
+    async def _join(self, reader, writer) -> None:
+        writers = [writer]
+        try:
+            if self.whole:
+                other_reader, other = await asyncio.open_connection("127.0.0.1", self.target)
+                writers.append(other)
+                self.sockets += [each.get_extra_info("socket") for each in writers]
+                self.pumps.add(asyncio.current_task())
+                await asyncio.gather(_pump(reader, other), _pump(other_reader, writer))
+        except (OSError, asyncio.CancelledError):
+            pass
+        finally:
+            for each in writers:
+                found = each.get_extra_info("socket")
+                # To linger for no time is to reset: socket(7).
+                with contextlib.suppress(OSError):
+                    found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.sockets = [known for known in self.sockets if known is not found]
+                each.transport.abort()
+            self.pumps.discard(asyncio.current_task())
+
+    async def _reset(self) -> None:
+        waited = list(self.pumps)
+        for task in waited:
+            task.cancel()
+        await asyncio.gather(*waited, return_exceptions=True)
+
+    async def _close(self) -> None:
+        self.server.close()
+        await self.server.wait_closed()
+
+
+async def _pump(reader, writer) -> None:
+    while piece := await reader.read(1 << 16):
+        writer.write(piece)
+        await writer.drain()
+    raise ConnectionResetError
