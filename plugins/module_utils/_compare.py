@@ -51,8 +51,8 @@ _INTEGER = re.compile(r"[ \t\n\r\v\f]*([+-]?[0-9]+)[ \t\n\r\v\f]*")
 class Column:
     """A column of a table on both sides: ``name`` in PostgreSQL, ``lite``, an expression on SQLite.
 
-    ``kind`` is how its text is compared: int, bool, text, char, bytea, or special, for which only the server knows what it
-    makes of a value; ``takes`` is the SQL by which it does, with ``{}`` for the value as text.
+    ``kind`` is how its text is compared: int, bool, bool or null, text, char, bytea, or special, for which only the server
+    knows what it makes of a value; ``takes`` is the SQL by which it does, with ``{}`` for the value as text.
     """
 
     name: str
@@ -114,15 +114,15 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def column(name: str, lite: str, kind: str, boolean: bool) -> Column:
+def column(name: str, lite: str, kind: str, boolean: bool, nullable: bool = False) -> Column:
     """Return the Column of the PostgreSQL type ``kind`` (as format_type() says it); ``boolean``: the routine knows it as one.
 
     What the routine gives to psycopg2 for a column (synapse/_scripts/synapse_port_db.py, _convert_rows) decides what is
-    stored: any value of a boolean column becomes true or false, NULL too.
+    stored: any value of a boolean column becomes true or false, NULL too, unless _nulls.restore() brings it back: ``nullable``.
     """
     sized = _SIZED.fullmatch(kind)
     if kind == "boolean" and boolean:
-        return Column(name, lite, "bool", kind)
+        return Column(name, lite, "bool or null" if nullable else "bool", kind)
     if kind in _KINDS:
         return Column(name, lite, _KINDS[kind], kind)
     if sized:
@@ -158,7 +158,7 @@ def stored(value: object, kind: str) -> str | None:
     After _convert_rows and psycopg2's literals: bytes are a bytea, which a text column takes as its hexadecimal text; a
     float is a numeric, which an integer column rounds.
     """
-    if kind == "bool":
+    if kind == "bool" or (kind == "bool or null" and value is not None):
         return "true" if value else "false"
     if value is None:
         return None
@@ -422,9 +422,10 @@ def _lite_piece(one: Column) -> str:
     odd += f", {size or 'NULL'})"
     if one.kind == "int":
         return f"CASE typeof({name}) WHEN 'integer' THEN {name} WHEN 'null' THEN '' ELSE {odd} END || ';'"
-    if one.kind == "bool":
+    if one.kind in ("bool", "bool or null"):
         true = f"CASE WHEN typeof({name}) IN ('integer', 'real') THEN {name} <> 0 ELSE length(CAST({name} AS BLOB)) > 0 END"
-        return f"CASE WHEN {true} THEN 't;' ELSE 'f;' END"
+        null = f"WHEN {name} IS NULL THEN ';'" if one.kind == "bool or null" else ""
+        return f"CASE {null} WHEN {true} THEN 't;' ELSE 'f;' END"
     if one.kind == "bytea":
         hexed = f"'\\x' || lower(hex({name}))"
         return f"CASE typeof({name}) WHEN 'blob' THEN {hexed} WHEN 'null' THEN '' ELSE {odd} END || ';'"

@@ -18,6 +18,19 @@ except ImportError:
 _PROVIDERS = {"b": "builtin", "c": "libc", "i": "icu"}
 
 
+# The primary key before other constraints, and these before other unique indexes.
+_KEYS = """
+SELECT DISTINCT ON (c.relname) c.relname,
+    ARRAY(SELECT a.attname::text FROM unnest(i.indkey::smallint[]) WITH ORDINALITY n(attnum, place)
+        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = n.attnum WHERE place <= i.indnkeyatts ORDER BY place)
+FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
+WHERE c.relnamespace = 'public'::regnamespace AND i.indisunique AND i.indisvalid AND i.indimmediate
+    AND i.indexprs IS NULL AND i.indpred IS NULL
+ORDER BY 1, NOT i.indisprimary, NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.contype = 'u'),
+    i.indnkeyatts, i.indexrelid
+"""
+
+
 def find(cursor, name: str) -> dict | None:
     """Return ``{owner, encoding, lc_collate, lc_ctype, locale_provider}`` of the database ``name``, or None."""
     cursor.execute(
@@ -100,6 +113,12 @@ def tables(cursor) -> list[str]:
         " WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1"
     )
     return [row[0] for row in cursor.fetchall()]
+
+
+def unique_keys(cursor) -> dict[str, list[str]]:
+    """Return ``{table of the schema public: the columns of its primary key, or of another unique index without conditions}``."""
+    cursor.execute(_KEYS)
+    return dict(cursor.fetchall())
 
 
 def require_empty(cursor, name: str) -> None:

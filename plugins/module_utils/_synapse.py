@@ -14,6 +14,13 @@ import tempfile
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _errors
 
+# The options by which a module says how Synapse is called (doc fragment ``synapse``).
+CALLED = dict(
+    synapse_python=dict(type="path"),
+    command=dict(type="list", elements="str"),
+    python_command=dict(type="list", elements="str"),
+)
+
 # Synapse imports within two seconds and makes its schema within three; a small board on a slow network needs its time.
 SECONDS = 180
 

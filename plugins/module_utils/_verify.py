@@ -20,7 +20,9 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _carry,
     _compare,
     _connection,
+    _database,
     _move,
+    _nulls,
     _progress,
     _sqlite,
     _synapse,
@@ -62,18 +64,6 @@ SELECT c.relname, coalesce(json_agg(json_build_array(a.attname, format_type(a.at
     FILTER (WHERE a.attgenerated = ''), '[]')
 FROM pg_class c LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') GROUP BY 1
-"""
-
-# The primary key before other constraints, and these before other unique indexes.
-_KEYS = """
-SELECT DISTINCT ON (c.relname) c.relname,
-    ARRAY(SELECT a.attname::text FROM unnest(i.indkey::smallint[]) WITH ORDINALITY n(attnum, place)
-        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = n.attnum WHERE place <= i.indnkeyatts ORDER BY place)
-FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
-WHERE c.relnamespace = 'public'::regnamespace AND i.indisunique AND i.indisvalid AND i.indimmediate
-    AND i.indexprs IS NULL AND i.indpred IS NULL
-ORDER BY 1, NOT i.indisprimary, NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.contype = 'u'),
-    i.indnkeyatts, i.indexrelid
 """
 
 
@@ -217,7 +207,8 @@ class Comparison:
         self.differing: dict[str, dict] = {}
         lite.text_factory = str
         self.theirs = self._asked(_TABLES)
-        self.keys = self._asked(_KEYS)
+        self.keys = _database.unique_keys(cursor)
+        self.nullable = _nulls.columns(cursor, routine)
         self.mine = dict(lite.execute("SELECT name, coalesce(sql, '') FROM sqlite_master WHERE type = 'table' ORDER BY name"))
         self._sort()
 
@@ -304,6 +295,7 @@ class Comparison:
     def _table(self, name: str) -> _compare.Table:
         """Return what is compared of a table: the columns that both sides have, whose names differ in case at most."""
         boolean = {one.lower() for one in self.routine["boolean"].get(name, [])}
+        nullable = self.nullable.get(name, ([], []))[1]
         mine = {row[1].lower(): row[1] for row in self.lite.execute(f"PRAGMA table_info({_compare.quoted(name)})")}
         columns = []
         for there, kind in self.theirs[name]:
@@ -311,7 +303,8 @@ class Comparison:
             if here is None:
                 self._one_sided(name, there, "only_postgresql_column")
             else:
-                columns.append(_compare.column(there, f"t.{_compare.quoted(here)}", kind, there.lower() in boolean))
+                lite = f"t.{_compare.quoted(here)}"
+                columns.append(_compare.column(there, lite, kind, there.lower() in boolean, there in nullable))
         for here in mine.values():
             self._one_sided(name, here, "only_sqlite_column")
         return _compare.Table(name, f"{_compare.quoted(name)} AS t", tuple(columns), self._key(name, columns))

@@ -14,8 +14,9 @@ description:
   - A port that has been finished is recognised and not repeated; one that was killed goes on where it stopped; a newer
     copy of the database adds what is new. What Synapse changed meanwhile in rows that were there already is carried over by
     M(matrixops.synapse_postgres.synapse_port_verify).
-  - What the routine leaves undone is done, too. Sequences are mended before it and after it, as by
-    M(matrixops.synapse_postgres.synapse_sequences), and the planner gets its statistics by C(ANALYZE).
+  - What the routine leaves undone is done, too. NULL in boolean columns, of which it makes false, is restored; sequences
+    are mended before it and after it, as by M(matrixops.synapse_postgres.synapse_sequences); and the planner gets its
+    statistics by C(ANALYZE).
   - A target that Synapse has written to is refused, since the routine would empty tables that are in use. What is known of
     the move is kept in the target database itself, in the schema C(synapse_postgres).
   - The routine reads a private configuration with just the server's name and the database, so that modules, media stores
@@ -23,6 +24,7 @@ description:
 version_added: 0.1.0
 author: The matrixops.synapse_postgres contributors (@matrixops)
 extends_documentation_fragment:
+  - matrixops.synapse_postgres.synapse
   - matrixops.synapse_postgres.attributes
 attributes:
   check_mode:
@@ -47,22 +49,6 @@ options:
     type: list
     elements: path
     required: true
-  synapse_python:
-    description:
-      - The interpreter that runs Synapse. Exactly one of O(synapse_python) and O(command) is needed.
-    type: path
-  command:
-    description:
-      - The routine's command, as a list of words, where it does not run from O(synapse_python), in a container for
-        example. The folder of O(sqlite_database) must have the same path there.
-    type: list
-    elements: str
-  python_command:
-    description:
-      - With O(command), how the interpreter that runs Synapse is called there. By default O(command) with V(python3) for
-        its last word.
-    type: list
-    elements: str
   drain_background_updates:
     description:
       - Whether background updates of Synapse's that are still pending in O(sqlite_database) are finished there, by
@@ -114,6 +100,12 @@ tables:
   returned: when the routine ran
   type: dict
   sample: {events: {rows: 4211, total: 4211, dropped: 0}}
+restored:
+  description: For each boolean column, in how many rows the routine made false of a NULL, which means true to Synapse in
+    some, and which is NULL again.
+  returned: when the routine ran
+  type: dict
+  sample: {pushers.enabled: 12}
 sequences:
   description: The sequences that the routine left behind their tables or streams, as in
     M(matrixops.synapse_postgres.synapse_sequences).
@@ -139,6 +131,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _database,
     _interpreter,
     _move,
+    _nulls,
     _routine,
     _sequences,
     _sqlite,
@@ -192,6 +185,7 @@ def carry(cursor, params: dict, config: dict, routine: dict, digest: str) -> dic
         _move.end_routine(cursor)
         raise
     _move.require_all_ported(cursor, source, routine)
+    restored = _nulls.restore(cursor, source, routine)
     sequences = _sequences.mend(cursor)
     cursor.execute("ANALYZE")
     if os.stat(source).st_ino != copy.st_ino:
@@ -203,6 +197,7 @@ def carry(cursor, params: dict, config: dict, routine: dict, digest: str) -> dic
         "changed": True,
         "finished": True,
         "tables": progress.tables,
+        "restored": restored,
         "sequences": sequences["sequences"],
         "seconds": round(time.monotonic() - started, 1),
         "log": f"{source}.port.log",
@@ -214,15 +209,14 @@ def main() -> None:
         argument_spec=dict(
             sqlite_database=dict(type="path", required=True),
             config=dict(type="list", elements="path", required=True),
-            synapse_python=dict(type="path"),
-            command=dict(type="list", elements="str"),
-            python_command=dict(type="list", elements="str"),
+            **_synapse.CALLED,
             drain_background_updates=dict(type="bool", default=False),
             engine=dict(type="str", choices=["synapse"], default="synapse"),
             batch_size=dict(type="int", default=1000),
         ),
         mutually_exclusive=[("synapse_python", "command")],
         required_one_of=[("synapse_python", "command")],
+        required_by={"python_command": "command"},
         supports_check_mode=True,
     )
     params = module.params

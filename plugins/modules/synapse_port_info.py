@@ -18,6 +18,7 @@ description:
 version_added: 0.1.0
 author: The matrixops.synapse_postgres contributors (@matrixops)
 extends_documentation_fragment:
+  - matrixops.synapse_postgres.synapse
   - matrixops.synapse_postgres.connection
   - matrixops.synapse_postgres.attributes.info
 options:
@@ -51,22 +52,6 @@ options:
       - With O(command) it must have the same path where Synapse runs.
     type: path
     required: true
-  synapse_python:
-    description:
-      - The interpreter that runs Synapse. Exactly one of O(synapse_python) and O(command) is needed.
-    type: path
-  command:
-    description:
-      - The port routine's command, as a list of words, where it does not run from O(synapse_python), in a container for
-        example.
-    type: list
-    elements: str
-  python_command:
-    description:
-      - With O(command), how the interpreter that runs Synapse is called there. By default O(command) with V(python3) for
-        its last word.
-    type: list
-    elements: str
   drain_background_updates:
     description:
       - Whether the move will finish pending background updates on the copy, as
@@ -168,7 +153,7 @@ sizes:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _interpreter, _preflight
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _interpreter, _preflight, _synapse
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
 
 
@@ -180,13 +165,12 @@ def main() -> None:
             allow_unsafe_locale=dict(type="bool", default=False),
             space=dict(type="dict"),
             folder=dict(type="path", required=True),
-            synapse_python=dict(type="path"),
-            command=dict(type="list", elements="str"),
-            python_command=dict(type="list", elements="str"),
+            **_synapse.CALLED,
             drain_background_updates=dict(type="bool", default=False),
         ),
         mutually_exclusive=[("synapse_python", "command")],
         required_one_of=[("synapse_python", "command")],
+        required_by={"python_command": "command"},
         supports_check_mode=True,
     )
     with told_to(module):

@@ -330,3 +330,22 @@ def test_a_copy_that_is_replaced_while_it_is_ported_counts_for_nothing(run, move
     refused = run("synapse_port", {**by_command(move), "command": [str(script)]})
     assert refused["failed"] and "was replaced while it was ported" in refused["msg"], refused
     assert run("synapse_port", move.options)["changed"]
+
+
+def test_a_null_that_means_true_does_not_become_false(run, move):
+    # As users and pushers have them from before these columns were made.
+    move.lite("UPDATE users SET approved = NULL WHERE name = '@person0:localhost'")
+    move.lite("UPDATE users SET approved = 0 WHERE name = '@person1:localhost'")
+    move.lite(
+        "INSERT INTO pushers"
+        " (id, user_name, profile_tag, kind, app_id, app_display_name, device_display_name, pushkey, ts, enabled)"
+        " VALUES (1, '@person0:localhost', '', 'http', 'app', 'App', 'Phone', 'key', 1, NULL)"
+    )
+    done = run("synapse_port", move.options)
+    assert done["restored"] == {"users.approved": 1, "pushers.enabled": 1}, done
+    assert move.rows("SELECT enabled FROM pushers") == [(None,)]
+    assert move.rows("SELECT approved FROM users ORDER BY name LIMIT 2") == [(None,), (False,)]
+    verified = {"sqlite_database": str(move.source), **move.login}
+    assert run("synapse_port_verify", verified)["equal"]
+    move.rows("UPDATE users SET approved = false")
+    assert run("synapse_port_verify", verified)["tables"]["users"]["changed"] >= 1

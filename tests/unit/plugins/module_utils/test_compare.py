@@ -13,6 +13,8 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     [
         (None, "bool", "false"),
         (2, "bool", "true"),
+        (None, "bool or null", None),
+        (0, "bool or null", "false"),
         ("", "bool", "false"),
         ("false", "bool", "true"),
         (None, "text", None),
