@@ -26,6 +26,9 @@ LONGEST_NAME = 63
 # How long a reload, which is asked for by a signal, is waited for.
 RELOAD_SECONDS = 10
 
+# By which a link that fell silent is noticed within a minute (manual, section 34.1.2).
+KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 40000}
+
 # Option of ours -> keyword of libpq (manual, section 34.1.2).
 _KEYWORDS = {
     "login_port": "port",
@@ -166,7 +169,9 @@ def server_refusal(error: Exception) -> Refusal:
 
 def _open(libpq: dict, what: str):
     try:
-        return psycopg2.connect(**{"connect_timeout": 10, **libpq, "application_name": f"matrixops.synapse_postgres {what}"})
+        return psycopg2.connect(
+            **{"connect_timeout": 10, **KEEPALIVES, **libpq, "application_name": f"matrixops.synapse_postgres {what}"}
+        )
     except psycopg2.Error as error:
         raise _no_connection(libpq, " ".join(str(error).split())) from error
 

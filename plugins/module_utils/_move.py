@@ -52,6 +52,28 @@ COMMENT ON TABLE synapse_postgres.move IS 'How Synapse''s data came here from SQ
 """
 
 
+# Synapse's part of the schema public: what belongs to the role that ports. Extensions' objects belong to the superuser.
+_CLEAR = """
+DO $$
+DECLARE found record;
+BEGIN
+    FOR found IN
+        SELECT CASE relkind WHEN 'S' THEN 'SEQUENCE' WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END AS kind, relname AS name
+        FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relowner = current_user::regrole
+        AND relkind IN ('r', 'p', 'v', 'S') ORDER BY relkind = 'S'
+    LOOP
+        EXECUTE format('DROP %s IF EXISTS public.%I CASCADE', found.kind, found.name);
+    END LOOP;
+    FOR found IN
+        SELECT format('public.%I(%s)', proname, pg_get_function_identity_arguments(oid)) AS name
+        FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND proowner = current_user::regrole
+    LOOP
+        EXECUTE 'DROP FUNCTION IF EXISTS ' || found.name || ' CASCADE';
+    END LOOP;
+END $$
+"""
+
+
 @dataclasses.dataclass(frozen=True)
 class Record:
     """Our record of the move into a database: what was read, whose it is, and the transaction after the move's last.
@@ -71,6 +93,8 @@ class Record:
 @contextlib.contextmanager
 def only_one(cursor, database: str):
     """Hold the lock of moves into the connected ``database`` within the block; Refusal when another one keeps it."""
+    # So that the server, too, soon notices a link that fell silent, and gives the lock back.
+    cursor.execute("SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3")
     deadline = time.monotonic() + _LOCK_WAIT
     while True:
         cursor.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,))
@@ -79,11 +103,9 @@ def only_one(cursor, database: str):
         if time.monotonic() > deadline:
             raise Refusal(f"Another move into the database {database!r} is under way.", "Wait until it has ended.")
         time.sleep(0.5)
-    try:
-        yield
-    finally:
-        if not cursor.connection.closed:
-            cursor.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
+    # An end by an exception closes the connection, which gives the lock back as well.
+    yield
+    cursor.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
 
 
 def record(cursor) -> Record | None:
@@ -239,12 +261,12 @@ def _require_same_rows(cursor, source: str) -> None:
     """
     if not (_exists(cursor, "port_from_sqlite3") and _exists(cursor, "events")):
         return
-    cursor.execute("SELECT forward_rowid FROM port_from_sqlite3 WHERE table_name = 'events'")
+    cursor.execute("SELECT forward_rowid, backward_rowid FROM port_from_sqlite3 WHERE table_name = 'events'")
     reached = cursor.fetchone()
     if not reached:
         return
     with _sqlite.reading(source) as connection:
-        query = "SELECT event_id FROM events WHERE rowid < ? ORDER BY rowid DESC LIMIT 1"
+        query = "SELECT event_id FROM events WHERE rowid < ? AND rowid > ? ORDER BY rowid DESC LIMIT 1"
         last = connection.execute(query, reached).fetchone()
     if last is None:
         return
@@ -255,6 +277,19 @@ def _require_same_rows(cursor, source: str) -> None:
             "the file is another homeserver's, or its rows were numbered anew by a VACUUM.",
             "Give it a new, empty database (synapse_postgres_database), and do not VACUUM the file during the move.",
         )
+
+
+def clear_half_schema(cursor) -> None:
+    """Remove the schema that a killed run left half laid, into which nothing has been ported yet.
+
+    Synapse commits it file by file (executescript in synapse/storage/engines/postgres.py), so half of it can be neither used
+    nor completed. The routine makes its table port_from_sqlite3 when the schema is whole, before it carries the first row.
+    """
+    found = record(cursor)
+    if found is None or found.status != "running" or _exists(cursor, "port_from_sqlite3"):
+        return
+    if not any(_counts(cursor, ("users", "events", "rooms")).values()):
+        cursor.execute(_CLEAR)
 
 
 def require_unused(cursor) -> None:

@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import tempfile
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _homeserver, _move, _progress
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _homeserver, _move, _progress
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 # A routine that says nothing for so long (seconds) is taken for dead; it speaks after every batch of every table.
@@ -29,6 +29,9 @@ _PROGRESS = re.compile(r"(\w+): \d+% \((\d+)/(\d+)\)")
 _ALREADY = re.compile(r".* - Table (\w+): (\d+)/(\d+) \(rows ")
 _DROPPED = re.compile(r".* - DROPPING ROW: NUL value in table (\w+) ")
 _DROPPED_SEARCH = re.compile(r".* - dropping search row ")
+
+# An exception as Twisted words it, the innermost of a line; what comes after it is seldom worth reading.
+_WHY = re.compile(r".*<class '([\w.]+)'>: ?(.*)")
 
 # What update_synapse_database logs when an update fails: synapse/metrics/background_process_metrics.py.
 _BACKGROUND_FAILURE = "Background process 'background_updates' threw an exception"
@@ -118,7 +121,8 @@ def private_config(config: dict, folder: str) -> dict:
     """
     database = config["database"]
     if database["name"] == "psycopg2":
-        database = {**database, "args": {**database["args"], "application_name": _move.ROUTINE}}
+        args = {**_connection.KEEPALIVES, **database["args"], "application_name": _move.ROUTINE}
+        database = {**database, "args": args}
     return {
         "server_name": config["server_name"],
         "database": database,
@@ -197,14 +201,15 @@ def _configured(config: dict, sqlite_database: str):
 
 
 def _followed(words: list[str], folder: str, log: str, hear) -> tuple[int, str]:
-    """Run ``words`` in ``folder``, log every line and give it to ``hear``; return the exit status and the last line."""
-    last = ""
+    """Run ``words`` in ``folder``, log every line and give it to ``hear``; return the exit status and the last words on why."""
+    last, why = "", None
     with _private(log) as heard, _started(words, folder) as tool:
         for line in _lines(tool):
             heard.write(line + "\n")
             hear(line)
             last = line.strip() or last
-        return tool.wait(), last
+            why = _WHY.match(line) or why
+        return tool.wait(), f"{why[1]}: {why[2]}" if why else last
 
 
 @contextlib.contextmanager

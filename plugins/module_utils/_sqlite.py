@@ -144,6 +144,13 @@ def require_movable(path: str, facts: dict) -> None:
         raise Refusal(*(" ".join(sentences) for sentences in zip(*problems)))
 
 
+def log_size(path: str) -> int:
+    """Return the size in bytes of the write-ahead log beside the database at ``path``; its content goes into a copy as well."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.getsize(f"{path}-wal")
+    return 0
+
+
 def require_closed(path: str) -> None:
     """Raise Refusal when a process has the database at ``path`` open after CLOSING seconds; nobody else is to write to it."""
     deadline = time.monotonic() + CLOSING
@@ -211,13 +218,22 @@ def copy(source: str, target: str, progress: _progress.Progress) -> None:
             if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
                 connection.execute("BEGIN")
                 connection.execute("SELECT 1 FROM sqlite_master").fetchall()
-            connection.backup(written, pages=_PAGES_PER_STEP, progress=_Patience(source, progress), sleep=0.05)
+            _back_up(connection, written, target, _Patience(source, progress))
         _require_whole(target)
         with open(target, "rb+") as stream:
             os.fsync(stream.fileno())
     except BaseException:
         remove(target)
         raise
+
+
+def _back_up(connection, written, target: str, patience: _Patience) -> None:
+    try:
+        connection.backup(written, pages=_PAGES_PER_STEP, progress=patience, sleep=0.05)
+    except sqlite3.Error as error:
+        raise Refusal(
+            f"The copy {target} cannot be written: {error}.", "Make room on its file system, or choose a dest on another."
+        ) from error
 
 
 class _Patience:

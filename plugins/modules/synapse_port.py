@@ -167,6 +167,7 @@ def port(params: dict, check_mode: bool) -> dict:
             _move.require_unused(cursor)
             if check_mode:
                 return {"changed": True, "finished": False}
+            _move.clear_half_schema(cursor)
             _move.begin(cursor, source, digest, config["server_name"], routine)
             if drain:
                 _routine.drain(python, config, source)

@@ -126,7 +126,7 @@ def main() -> None:
         source = _sqlite.inspect(src)
         if os.path.realpath(src) == os.path.realpath(dest):
             raise Refusal(f"The source and the copy are the same file, {src}.", "Give another dest.")
-        require_room(source["size"], dest)
+        require_room(source["size"] + _sqlite.log_size(src), dest)
         if module.params["alone"]:
             _sqlite.require_closed(src)
         there = os.path.exists(dest)
