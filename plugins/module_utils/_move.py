@@ -30,7 +30,7 @@ ROUTINE = "matrixops.synapse_postgres routine"
 
 # One move at a time into a database: the key of an advisory lock, "synapsepg" without its vowels in ASCII.
 _LOCK = 0x736E707370
-_LOCK_WAIT = 30.0
+_LOCK_WAIT = 15.0
 
 # Tables that the routine does not sweep by row ids: run(), handle_table() and _setup_sent_transactions() there.
 _NOT_SWEPT = {"schema_version", "applied_schema_deltas", "user_directory_stream_pos", "sent_transactions"}

@@ -28,7 +28,7 @@ SIDE_FILES = ("-wal", "-shm", "-journal")
 _COUNTERS = (slice(24, 28), slice(40, 44), slice(92, 100))
 
 # How long (seconds) a process that was stopped may take to close its database.
-CLOSING = 30
+CLOSING = 15
 
 _PIECE = 1 << 20
 _PAGES_PER_STEP = 4096

@@ -92,7 +92,7 @@ class Play:
             words = {"stdin": subprocess.DEVNULL, "stdout": stream, "stderr": subprocess.STDOUT}
             process = subprocess.Popen(self.words(), env=self.environment, start_new_session=True, **words)
         playbooks.wait_until(reached, process)
-        playbooks.kill(process)
+        playbooks.kill_controller(process)
 
     def in_terminal(self, *more: str, press=None) -> int:
         """Run the play in a terminal; when ``press`` is given and true of the output so far, press Ctrl-C once."""

@@ -15,7 +15,7 @@ import psycopg2
 from support import clusters
 
 # How often each kind of fault is repeated; `make faults` asks for 20.
-TIMES = int(os.environ.get("FAULTS", "4"))
+TIMES = int(os.environ.get("FAULTS", "3"))
 
 # How often those are that end a run in a way which others end it in, too.
 FEW = max(2, TIMES // 5)

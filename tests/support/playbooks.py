@@ -163,18 +163,24 @@ def copied(server: synapse.Homeserver, folder: pathlib.Path) -> synapse.Homeserv
 
 
 def kill(process: subprocess.Popen) -> None:
-    """End a process and all its descendants at once, as a power cut would; Synapse alone, which a play may have started, lives.
+    """End a process and all that it started at once, as a power cut would; Synapse alone, which a play may start, lives.
 
-    Ansible's workers lead sessions of their own, and a module in the background has no parent left: it has the same home.
+    A module in the background has no parent left, but the same home.
     """
     home = _home(process.pid)
+    kill_controller(process)
+    for pid in (int(path.name) for path in pathlib.Path("/proc").glob("[0-9]*")):
+        if home and _home(pid) == home and b"synapse.app" not in _words(pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def kill_controller(process: subprocess.Popen) -> None:
+    """End Ansible and its workers, which lead sessions of their own, at once; a module in the background goes on."""
     family = [process.pid]
     for pid in family:
         os.kill(pid, signal.SIGSTOP)
         family += _children(pid)
-    for pid in (int(path.name) for path in pathlib.Path("/proc").glob("[0-9]*")):
-        if home and _home(pid) == home and pid not in family and b"synapse.app" not in _words(pid):
-            family.append(pid)
     for pid in family:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
