@@ -46,8 +46,8 @@ def unit() -> None:
 def integration() -> None:
     """The modules against real servers."""
     machine.servers()
-    # Much of it waits for servers to start and to end: two at once are done in little more than half the time.
-    machine.run("pytest", "-n", "2", "--dist", "loadfile", "tests/integration", timeout=1500)
+    # Much of it waits for servers to start and to end: two workers are done in little more than half the time.
+    machine.run("pytest", "-n", "2", "--dist", "worksteal", "tests/integration", timeout=1500)
 
 
 @stage
