@@ -48,6 +48,7 @@ def require_ours(cursor, source: str) -> None:
     if record.status != "ported":
         raise Refusal("The move into the target database has not ended.", "Run synapse_port to its end, then this again.")
     _move.require_only_ported(cursor, source)
+    _move.require_same_rows(cursor, source, record.routine["append_only"])
 
 
 def require_ported(cursor, source: str) -> None:
@@ -149,7 +150,7 @@ def _delete(lite, cursor, table: _compare.Table) -> int:
 
 def _write(lite, cursor, table: _compare.Table) -> int:
     """Bring SQLite's rows to a temporary table on the server, and from there to where they belong."""
-    columns = [(_compare.quoted(one.name), "text" if one.kind == "special" else one.type) for one in table.columns]
+    columns = [(_sqlite.quoted(one.name), "text" if one.kind == "special" else one.type) for one in table.columns]
     cursor.execute(f"CREATE TEMP TABLE carried ({', '.join(' '.join(column) for column in columns)}) ON COMMIT DROP")
     with tempfile.TemporaryFile(dir=os.environ.get("SQLITE_TMPDIR")) as stream:
         for line in _lines(lite, table):
@@ -169,7 +170,7 @@ def _write(lite, cursor, table: _compare.Table) -> int:
 
 
 def _update(cursor, table: _compare.Table) -> int:
-    settings = ", ".join(f"{_compare.quoted(one.name)} = {_given(one)}" for one in table.columns if one.name not in table.key)
+    settings = ", ".join(f"{_sqlite.quoted(one.name)} = {_given(one)}" for one in table.columns if one.name not in table.key)
     if not settings:
         return 0
     cursor.execute(f"UPDATE {_there(table)} AS t SET {settings} FROM pg_temp.carried AS c WHERE {_same_key(table)}")
@@ -177,15 +178,15 @@ def _update(cursor, table: _compare.Table) -> int:
 
 
 def _given(one: _compare.Column) -> str:
-    return one.takes.format(f"c.{_compare.quoted(one.name)}")
+    return one.takes.format(f"c.{_sqlite.quoted(one.name)}")
 
 
 def _same_key(table: _compare.Table) -> str:
-    return " AND ".join(f"t.{name} = c.{name}" for name in map(_compare.quoted, table.key))
+    return " AND ".join(f"t.{name} = c.{name}" for name in map(_sqlite.quoted, table.key))
 
 
 def _there(table: _compare.Table) -> str:
-    return f"public.{_compare.quoted(table.name)}"
+    return f"public.{_sqlite.quoted(table.name)}"
 
 
 def _lines(lite, table: _compare.Table):

@@ -26,6 +26,8 @@ import os
 import re
 import tempfile
 
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _sqlite
+
 try:
     import psycopg2
 except ImportError:
@@ -109,11 +111,6 @@ class Sums:
         return [bucket for bucket, (one, two) in enumerate(zip(mine, theirs)) if one != two]
 
 
-def quoted(name: str) -> str:
-    """Return ``name`` as an identifier, which SQLite and PostgreSQL quote alike."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 def column(name: str, lite: str, kind: str, boolean: bool, nullable: bool = False) -> Column:
     """Return the Column of the PostgreSQL type ``kind`` (as format_type() says it); ``boolean``: the routine knows it as one.
 
@@ -138,7 +135,7 @@ def server_text(columns: list[Column]) -> str:
     """
     pieces = []
     for one in columns:
-        name = quoted(one.name)
+        name = _sqlite.quoted(one.name)
         if one.kind in ("text", "char"):
             text = f"{name}::text" if one.kind == "char" else name  # which drops the padding
             pieces += [f"octet_length({text})", "':'", text]
@@ -256,7 +253,7 @@ def _server_rows(table: Table, buckets: list[int]) -> str:
     """Return the COPY of ``hash, hash of the key, ctid`` of the rows in ``buckets``."""
     key = "NULL::bigint"
     if table.key:
-        present = f"num_nulls({', '.join(map(quoted, table.key))}) = 0"
+        present = f"num_nulls({', '.join(map(_sqlite.quoted, table.key))}) = 0"
         key = f"CASE WHEN {present} THEN {_server_hash(server_text(table.keys))} END"
     query = f"SELECT {_server_hash(_server_row(table))} AS hash, {key} AS key, ctid FROM {_server_source(table)} OFFSET 0"
     some = ", ".join(str(bucket) for bucket in buckets)
@@ -388,10 +385,10 @@ def _by_server(cursor, table: Table, batch: list[tuple]) -> list[tuple]:
 
 def _server_source(table: Table) -> str:
     """Return what follows FROM on the server: the table, with the text of special columns as special0, special1, ..."""
-    name = f"public.{quoted(table.name)}"
+    name = f"public.{_sqlite.quoted(table.name)}"
     if not table.special:
         return name
-    texts = ", ".join(f"{quoted(one.name)}::text AS special{place}" for place, one in enumerate(table.special))
+    texts = ", ".join(f"{_sqlite.quoted(one.name)}::text AS special{place}" for place, one in enumerate(table.special))
     return f"(SELECT *, ctid, {texts} FROM {name} OFFSET 0) AS rows"
 
 

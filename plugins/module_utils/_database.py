@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import os
+
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
@@ -20,7 +22,7 @@ _PROVIDERS = {"b": "builtin", "c": "libc", "i": "icu"}
 
 # The primary key before other constraints, and these before other unique indexes.
 _KEYS = """
-SELECT DISTINCT ON (c.relname) c.relname,
+SELECT c.relname,
     ARRAY(SELECT a.attname::text FROM unnest(i.indkey::smallint[]) WITH ORDINALITY n(attnum, place)
         JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = n.attnum WHERE place <= i.indnkeyatts ORDER BY place)
 FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
@@ -115,10 +117,51 @@ def tables(cursor) -> list[str]:
     return [row[0] for row in cursor.fetchall()]
 
 
-def unique_keys(cursor) -> dict[str, list[str]]:
-    """Return ``{table of the schema public: the columns of its primary key, or of another unique index without conditions}``."""
+def unique_keys(cursor) -> dict[str, list[list[str]]]:
+    """Return, for each table of the schema public that has one, the columns of its unique indexes without conditions.
+
+    The primary key comes first, then other constraints.
+    """
     cursor.execute(_KEYS)
-    return dict(cursor.fetchall())
+    found: dict = {}
+    for table, columns in cursor.fetchall():
+        found.setdefault(table, []).append(columns)
+    return found
+
+
+def space(cursor) -> dict | None:
+    """Return where the connected database is on this host, and how much room is left there, in bytes.
+
+    ``{data: {path, size, free}, wal: {path, free, max_wal_size}, same_file_system}``; None where the server is on another host
+    or does not say.
+    """
+    # The log is a folder of the data directory, or a link there: manual, section 66.1.
+    cursor.execute(
+        "SELECT s.setting, coalesce(nullif(pg_tablespace_location(dattablespace), ''), s.setting),"
+        " pg_database_size(oid), pg_size_bytes(current_setting('max_wal_size'))"
+        " FROM pg_settings s, pg_database WHERE s.name = 'data_directory' AND datname = current_database()"
+        " AND inet_server_addr() IS NOT DISTINCT FROM inet_client_addr()"
+    )
+    row = cursor.fetchone()
+    if row is None:
+        return None
+    directory, tables, size, max_wal_size = row
+    log = os.path.realpath(os.path.join(directory, "pg_wal"))
+    try:
+        free = {path: _free_bytes(path) for path in (tables, log)}
+        same = os.stat(tables).st_dev == os.stat(log).st_dev
+    except OSError:
+        return None
+    return {
+        "data": {"path": tables, "size": size, "free": free[tables]},
+        "wal": {"path": log, "free": free[log], "max_wal_size": max_wal_size},
+        "same_file_system": same,
+    }
+
+
+def _free_bytes(path: str) -> int:
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
 
 
 def require_empty(cursor, name: str) -> None:

@@ -34,13 +34,18 @@ def told_to(module):
     except Refusal as refusal:
         module.fail_json(msg=str(refusal), **refusal.facts)
     except OSError as error:
-        where = f" on {error.filename}" if error.filename else ""
-        module.fail_json(
-            msg=f"The operating system refused{where}: {error.strerror or error}. "
-            "Check the path and the permissions of the user that the task runs as."
-        )
+        module.fail_json(msg=str(system_refusal(error)))
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def system_refusal(error: OSError) -> Refusal:
+    """Return the Refusal for the operating system's ``error``."""
+    where = f" on {error.filename}" if error.filename else ""
+    return Refusal(
+        f"The operating system refused{where}: {error.strerror or error}.",
+        "Check the path and the permissions of the user that the task runs as.",
+    )
 
 
 def _leave(_number, _frame) -> None:

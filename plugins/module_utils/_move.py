@@ -16,7 +16,7 @@ import dataclasses
 import json
 import time
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _database, _sqlite
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _database, _sqlite, _synapse
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 try:
@@ -32,8 +32,8 @@ ROUTINE = "matrixops.synapse_postgres routine"
 _LOCK = 0x736E707370
 _LOCK_WAIT = 15.0
 
-# Tables that the routine does not sweep by row ids: run(), handle_table() and _setup_sent_transactions() there.
-_NOT_SWEPT = {"schema_version", "applied_schema_deltas", "user_directory_stream_pos", "sent_transactions"}
+# Tables that the routine only adds to and carries over in part: _setup_sent_transactions() and handle_search_table() there.
+_IN_PART = {"sent_transactions", "event_search"}
 
 _RECORD = """
 CREATE SCHEMA IF NOT EXISTS synapse_postgres;
@@ -159,18 +159,14 @@ def require_all_ported(cursor, source: str, routine: dict) -> None:
     borders that it keeps of each table (handle_table() in synapse/_scripts/synapse_port_db.py).
     """
     cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-    there = {table for (table,) in cursor.fetchall()}
-    borders = {}
-    if "port_from_sqlite3" in there:
-        cursor.execute("SELECT table_name, forward_rowid, backward_rowid FROM public.port_from_sqlite3")
-        borders = {table: (forward, backward) for table, forward, backward in cursor.fetchall()}
+    there, borders = {table for (table,) in cursor.fetchall()}, _borders(cursor)
     with _sqlite.reading(source) as connection:
         here = {table for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        known = {table for table in here if table not in routine["ignored"] and table not in _NOT_SWEPT}
+        # Where there is no table at all, the routine has not even begun.
         left = sorted(
             table
-            for table in (known & there if there else known)
-            if not table.startswith("sqlite_") and (table not in borders or _rows_beyond(connection, table, *borders[table]))
+            for table in _synapse.carried(here, there or here, routine) - {"sent_transactions"}
+            if table not in borders or _rows_beyond(connection, table, *borders[table])
         )
     if left:
         raise Refusal(
@@ -179,9 +175,17 @@ def require_all_ported(cursor, source: str, routine: dict) -> None:
         )
 
 
+def _borders(cursor) -> dict[str, tuple[int, int]]:
+    """Return ``{table: (forward, backward)}``: the routine has passed the row ids between the two."""
+    if not _exists(cursor, "port_from_sqlite3"):
+        return {}
+    cursor.execute("SELECT table_name, forward_rowid, backward_rowid FROM public.port_from_sqlite3")
+    return {table: (forward, backward) for table, forward, backward in cursor.fetchall()}
+
+
 def _rows_beyond(connection, table: str, forward: int, backward: int) -> bool:
     """Tell whether SQLite's ``table`` has a row that is not between the borders; of search entries those of events count."""
-    name, joined = '"' + table.replace('"', '""') + '"', ""
+    name, joined = _sqlite.quoted(table), ""
     if table == "event_search":
         joined, backward = "JOIN events USING (event_id, room_id)", None
     query = f"SELECT EXISTS (SELECT 1 FROM {name} AS t {joined} WHERE t.rowid >= ? LIMIT 1)"
@@ -251,32 +255,68 @@ def require_only_ported(cursor, source: str) -> None:
             "If Synapse lives on PostgreSQL already, there is nothing to do. To port another SQLite file, "
             "give it a new database.",
         )
-    _require_same_rows(cursor, source)
 
 
-def _require_same_rows(cursor, source: str) -> None:
-    """Raise Refusal when the row of ``source`` at which the routine would go on is not the one it ended with.
+def require_same_rows(cursor, source: str, append_only: list[str]) -> None:
+    """Raise Refusal when a row of ``source`` at which the routine would go on is not the one it ended with; see renumbered()."""
+    for table, row in renumbered(cursor, source, append_only):
+        raise renumbered_refusal(source, table, row)
 
-    It goes by row ids, which VACUUM gives anew: rows would be lost (matrix-org/synapse #13195).
+
+def renumbered_refusal(source: str, table: str, row: int) -> Refusal:
+    """Return the Refusal for the row id ``row`` of ``table`` in ``source``, one of renumbered()'s."""
+    return Refusal(
+        f"The row {row} of {table} in {source} should have been ported and is not in the target: the file is another "
+        "homeserver's, its rows were numbered anew by a VACUUM, or the newest deleted and their numbers given to others.",
+        "Give it a new, empty database (synapse_postgres_database), and do not VACUUM the file during the move.",
+    )
+
+
+def renumbered(cursor, source: str, append_only: list[str]) -> list[tuple[str, int]]:
+    """Return ``(table, row id)`` of the last row of each ``append_only`` table that the routine has passed and not ported.
+
+    It goes on by row ids, which VACUUM gives anew: later rows would be left out (matrix-org/synapse #13195). The tables are
+    those that the routine only adds to, as in Record.routine.
     """
-    if not (_exists(cursor, "port_from_sqlite3") and _exists(cursor, "events")):
-        return
-    cursor.execute("SELECT forward_rowid, backward_rowid FROM port_from_sqlite3 WHERE table_name = 'events'")
-    reached = cursor.fetchone()
-    if not reached:
-        return
+    borders, keys, found = _borders(cursor), _database.unique_keys(cursor), []
     with _sqlite.reading(source) as connection:
-        query = "SELECT event_id FROM events WHERE rowid < ? AND rowid > ? ORDER BY rowid DESC LIMIT 1"
-        last = connection.execute(query, reached).fetchone()
-    if last is None:
-        return
-    cursor.execute("SELECT 1 FROM public.events WHERE event_id = %s", last)
-    if cursor.fetchone() is None:
-        raise Refusal(
-            f"The event {last[0]} of {source} should have been ported and is not in the target: "
-            "the file is another homeserver's, or its rows were numbered anew by a VACUUM.",
-            "Give it a new, empty database (synapse_postgres_database), and do not VACUUM the file during the move.",
-        )
+        for table in sorted((set(append_only) - _IN_PART) & set(borders) & set(keys)):
+            key = _telling_key(connection, table, keys[table])
+            last = _last_passed(connection, table, key, *borders[table]) if key else None
+            if last and not _holds(cursor, table, dict(zip(key, last[1:]))):
+                found.append((table, last[0]))
+    return found
+
+
+def _telling_key(connection, table: str, keys: list[list[str]]) -> list[str] | None:
+    """Return the first of ``keys`` that tells a row of SQLite's ``table`` from another one with its row id.
+
+    A column INTEGER PRIMARY KEY is the row id itself (https://www.sqlite.org/lang_createtable.html, "ROWIDs").
+    """
+    columns = connection.execute(f"PRAGMA table_info({_sqlite.quoted(table)})").fetchall()
+    primary = [(name, kind.upper()) for _place, name, kind, _required, _default, place in columns if place]
+    itself = [primary[0][0]] if len(primary) == 1 and primary[0][1] == "INTEGER" else None
+    names = {column[1] for column in columns}
+    return next((key for key in keys if names.issuperset(key) and key != itself), None)
+
+
+def _last_passed(connection, table: str, key: list[str], forward: int, backward: int) -> tuple | None:
+    """Return the row id and the key of the last row of SQLite's ``table`` between the borders, None where none can tell.
+
+    A row with a NUL character is left out by the routine.
+    """
+    texts = [_sqlite.quoted(row[1]) for row in connection.execute(f"PRAGMA table_info({_sqlite.quoted(table)})")]
+    sound = " AND ".join(f"NOT (typeof({text}) = 'text' AND instr(CAST({text} AS BLOB), x'00'))" for text in texts)
+    query = f"SELECT rowid, {', '.join(map(_sqlite.quoted, key))} FROM {_sqlite.quoted(table)}"
+    query += f" WHERE rowid < ? AND rowid > ? AND {sound} ORDER BY rowid DESC LIMIT 1"
+    last = connection.execute(query, (forward, backward)).fetchone()
+    return None if last is None or None in last else last
+
+
+def _holds(cursor, table: str, key: dict) -> bool:
+    same = sql.SQL(" AND ").join(sql.SQL("{} = %s").format(sql.Identifier(name)) for name in key)
+    cursor.execute(sql.SQL("SELECT 1 FROM public.{} WHERE {}").format(sql.Identifier(table), same), list(key.values()))
+    return cursor.fetchone() is not None
 
 
 def clear_half_schema(cursor) -> None:

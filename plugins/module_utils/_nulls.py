@@ -39,7 +39,7 @@ def columns(cursor, routine: dict) -> dict[str, tuple[list[str], list[str]]]:
     for table, nullable in cursor.fetchall():
         lost = [name for name in nullable if name in routine["boolean"].get(table, ())]
         if lost and table in keys:
-            found[table] = (keys[table], lost)
+            found[table] = (keys[table][0], lost)
     return found
 
 
@@ -51,7 +51,7 @@ def restore(cursor, source: str, routine: dict) -> dict[str, int]:
     restored = {}
     with _sqlite.reading(source) as lite:
         for table, (key, lost) in columns(cursor, routine).items():
-            here = {row[1] for row in lite.execute(f'PRAGMA table_info("{table}")')}
+            here = {row[1] for row in lite.execute(f"PRAGMA table_info({_sqlite.quoted(table)})")}
             for name in lost:
                 if here.issuperset([*key, name]):
                     rows = _restore(lite, cursor, table, key, name)
@@ -67,7 +67,8 @@ def _restore(lite, cursor, table: str, key: list[str], name: str) -> int:
     there = sql.SQL("SELECT count(*) FROM {table} WHERE {name} IS NULL").format(**place)
     cursor.execute(there)
     before = cursor.fetchone()[0]
-    if before == lite.execute(f'SELECT count(*) FROM "{table}" WHERE "{name}" IS NULL').fetchone()[0]:
+    here = f"FROM {_sqlite.quoted(table)} WHERE {_sqlite.quoted(name)} IS NULL"
+    if before == lite.execute(f"SELECT count(*) {here}").fetchone()[0]:
         return 0
     statement = sql.SQL(
         "UPDATE {table} AS mine SET {name} = NULL FROM (VALUES %s) AS null_there ({keys})"
@@ -77,8 +78,7 @@ def _restore(lite, cursor, table: str, key: list[str], name: str) -> int:
         keys=sql.SQL(", ").join(map(identifier, key)),
         same=sql.SQL(" AND ").join(sql.SQL("mine.{0} = null_there.{0}").format(identifier(part)) for part in key),
     )
-    wanted = ", ".join(f'"{part}"' for part in key)
-    rows = lite.execute(f'SELECT {wanted} FROM "{table}" WHERE "{name}" IS NULL')
+    rows = lite.execute(f"SELECT {', '.join(map(_sqlite.quoted, key))} {here}")
     while True:
         batch = rows.fetchmany(_BATCH)
         if not batch:

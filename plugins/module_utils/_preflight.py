@@ -21,19 +21,10 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _synapse,
     _values,
 )
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
-
-try:
-    from psycopg2 import sql
-except ImportError:
-    pass
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, system_refusal
 
 # Complaints of SQLite's own check that are told.
 _COMPLAINTS = 5
-
-# Tables that are on both sides and that the routine does not fill from SQLite's rows: run() and handle_table() in
-# synapse/_scripts/synapse_port_db.py.
-_NOT_CARRIED = {"schema_version", "applied_schema_deltas", "user_directory_stream_pos"}
 
 # A constraint that takes the place of NOT NULL in Synapse's schema.
 _NOT_NULL = re.compile(r"\(?(\w+) IS NOT NULL\)?")
@@ -60,13 +51,9 @@ class Report:
         """Take a Refusal, or the operating system's, within the block for a problem, and go on after it."""
         try:
             yield
-        except Refusal as refusal:
+        except (Refusal, OSError) as error:
+            refusal = error if isinstance(error, Refusal) else system_refusal(error)
             self.problem(refusal.found, refusal.remedy)
-        except OSError as error:
-            self.problem(
-                f"The operating system refused {error.filename or 'what was asked'}: {error.strerror or error}.",
-                "Check the path and the permissions of the user that the task runs as.",
-            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +124,7 @@ def _file(report: Report, path: str, source: dict, drain: bool) -> None:
             f"{path} has {len(pending)} pending background updates ({', '.join(pending)}).",
             "Synapse's own tool will finish them on the copy.",
         )
-    for found, remedy in _sqlite.unfit_to_move(path, {**source, "background_updates": [] if drain else pending}):
+    for found, remedy in _sqlite.unfit_to_move(path, source, drain):
         report.problem(found, remedy)
     if source["journal_mode"] != "wal":
         report.note(
@@ -234,8 +221,9 @@ def _compare(report: Report, path: str, source: dict, synapse: dict, config: dic
     with report.hearing(), _sqlite.reading(path) as connection:
         _values.prepare(connection)
         _Comparison(report, path, connection, synapse, version == known == target["schema_version"]).all()
-        if target["made"]:
-            _renumbered(report, path, connection, synapse, config)
+    if target["made"]:
+        with report.hearing():
+            _renumbered(report, path, synapse, config)
 
 
 class _Comparison:
@@ -249,8 +237,8 @@ class _Comparison:
         self.target = synapse["target"]
         self.dropped: dict[str, list[str]] = {}
         self.there = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall())
-        both = set(self.there) & set(self.target["columns"]) - set(synapse["ignored"]) - _NOT_CARRIED
-        self.tables = {name: self._table(name) for name in sorted(both) if not name.startswith("sqlite_")}
+        carried = _synapse.carried(self.there, self.target["columns"], synapse)
+        self.tables = {name: self._table(name) for name in sorted(carried)}
 
     def all(self) -> None:
         self._left_behind()
@@ -279,7 +267,7 @@ class _Comparison:
             # The routine takes care of it by itself: it makes the vector of the value, and takes the rest from events.
             target = {column: target[column] for column in ("event_id", "room_id", "key", "sender")}
             target["value"] = {"type": "text", "length": None, "required": True, "default": False, "always": False}
-        here = [row[1] for row in self.connection.execute(f"PRAGMA table_info({_values.quoted(name)})")]
+        here = [row[1] for row in self.connection.execute(f"PRAGMA table_info({_sqlite.quoted(name)})")]
         columns = {column.lower(): column for column in here if column.lower() in target}
         return Table(name, columns, target, tuple(column for column in here if column.lower() not in target))
 
@@ -308,7 +296,7 @@ class _Comparison:
 
     def _count(self, table: str) -> int:
         try:
-            return self.connection.execute(f"SELECT count(*) FROM {_values.quoted(table)}").fetchone()[0]
+            return self.connection.execute(f"SELECT count(*) FROM {_sqlite.quoted(table)}").fetchone()[0]
         except sqlite3.Error:  # a virtual table of a module that is not loaded here
             return 0
 
@@ -385,13 +373,13 @@ class _Comparison:
 
     def _guarded(self, table: str) -> list:
         """Return the sets of columns that SQLite itself keeps unique, each with None, or the condition of a partial index."""
-        name = _values.quoted(table)
+        name = _sqlite.quoted(table)
         found = []
         key = {row[1].lower() for row in self.connection.execute(f"PRAGMA table_info({name})") if row[5]}
         if key:
             found.append((key, None))
         for index in self.connection.execute(f"PRAGMA index_list({name})").fetchall():
-            columns = [row[2] for row in self.connection.execute(f"PRAGMA index_info({_values.quoted(index[1])})")]
+            columns = [row[2] for row in self.connection.execute(f"PRAGMA index_info({_sqlite.quoted(index[1])})")]
             if index[2] and None not in columns:  # None is an expression
                 found.append(({column.lower() for column in columns}, self._condition(index[1]) if index[4] else None))
         return found
@@ -430,7 +418,7 @@ class _Comparison:
             )
 
     def _tell_references(self, table: str, where: str, words: str, remedy: str) -> None:
-        query = f"SELECT count(*) FROM {_values.quoted(table)} AS child WHERE {where}"
+        query = f"SELECT count(*) FROM {_sqlite.quoted(table)} AS child WHERE {where}"
         count = self.connection.execute(query).fetchone()[0]
         if count:
             rows = _values.rows_of(self.connection, table, where)
@@ -438,70 +426,13 @@ class _Comparison:
             self.report.problem(found, remedy, table=table, count=count, rows=rows)
 
 
-def _renumbered(report: Report, path: str, connection, synapse: dict, config: dict) -> None:
-    """Report tables whose row ids were given anew since an earlier run, by VACUUM: later rows would be left out.
-
-    The routine goes on from the row id it reached (port_from_sqlite3). The last row before it has been carried over, unless
-    it has come by that row id later.
-    """
+def _renumbered(report: Report, path: str, synapse: dict, config: dict) -> None:
+    """Report tables whose row ids were given anew since an earlier run, by VACUUM: later rows would be left out."""
     libpq = _routine.connection_keywords(config)
     with _connection.connected(libpq, autocommit=True, what="synapse_port_info") as target, target.cursor() as cursor:
-        cursor.execute("SELECT to_regclass('public.port_from_sqlite3')")
-        if cursor.fetchone()[0] is None:
-            return
-        cursor.execute(
-            "SELECT table_name, forward_rowid FROM public.port_from_sqlite3 WHERE table_name = ANY(%s)", (_watched(synapse),)
-        )
-        for table, reached in cursor.fetchall():
-            row = _last_before(connection, table, reached, synapse["target"])
-            if row is None or _has(cursor, table, row[1]):
-                continue
-            report.problem(
-                f"The row {row[0]} of {table} in {path} lies before the point an earlier run reached ({reached}), and is not "
-                "in the target: rows were numbered anew by a VACUUM, or the newest deleted and their numbers given to others.",
-                "Give it a new, empty database (synapse_postgres_database), and do not VACUUM the file during the move.",
-                table=table,
-                count=1,
-                rows=[row[0]],
-            )
-
-
-def _watched(synapse: dict) -> list[str]:
-    """Return the tables that are carried on with, but for those carried in part, and events, which _move looks at itself."""
-    return sorted(set(synapse["append_only"]) - {"sent_transactions", "event_search", "events"})
-
-
-def _last_before(connection, table: str, reached: int, target: dict) -> tuple[int, dict] | None:
-    """Return the row id and the key of the last row of ``table`` before the row id ``reached``; None where none can tell.
-
-    An INTEGER PRIMARY KEY is its own row id and never given anew; what the routine cannot carry over says nothing.
-    """
-    here = {row[1].lower(): row for row in connection.execute(f"PRAGMA table_info({_values.quoted(table)})")}
-    key = [row for row in here.values() if row[5]]
-    columns = target["columns"].get(table, {})
-    if not here or (len(key) == 1 and key[0][2].upper() == "INTEGER"):
-        return None
-    plain = [
-        names
-        for names in target["unique"].get(table, ())
-        if all(name in here and columns[name]["type"] in ("text", "bigint", "integer", "smallint") for name in names)
-    ]
-    if not plain:
-        return None
-    names = ", ".join(_values.quoted(here[name][1]) for name in plain[0])
-    row, texts = _values.mangled({name: here[name][1] for name in here if name in columns}, columns)
-    sound = f"AND NOT {row}" if texts else ""
-    query = f"SELECT rowid, {names} FROM {_values.quoted(table)} WHERE rowid BETWEEN 1 AND ? {sound} ORDER BY rowid DESC LIMIT 1"
-    found = connection.execute(query, (reached - 1,)).fetchone()
-    if found is None or None in found:
-        return None
-    return found[0], dict(zip(plain[0], found[1:]))
-
-
-def _has(cursor, table: str, key: dict) -> bool:
-    same = sql.SQL(" AND ").join(sql.SQL("{} = %s").format(sql.Identifier(name)) for name in key)
-    cursor.execute(sql.SQL("SELECT 1 FROM public.{} WHERE {}").format(sql.Identifier(table), same), list(key.values()))
-    return cursor.fetchone() is not None
+        for table, row in _move.renumbered(cursor, path, synapse["append_only"]):
+            refusal = _move.renumbered_refusal(path, table, row)
+            report.problem(refusal.found, refusal.remedy, table=table, count=1, rows=[row])
 
 
 def _sizes(report: Report, path: str, folder: str, space: dict | None, server: dict | None) -> dict:
@@ -513,7 +444,7 @@ def _sizes(report: Report, path: str, folder: str, space: dict | None, server: d
     """
     there = existing(folder)
     status = os.statvfs(there)
-    size = sum(os.path.getsize(name) for name in (path, f"{path}-wal") if os.path.isfile(name))
+    size = os.path.getsize(path) + _sqlite.log_size(path) if os.path.isfile(path) else 0
     sizes = {
         "sqlite": size,
         "expected_postgres": 2 * size,

@@ -48,6 +48,11 @@ def reading(path: str):
         ) from error
 
 
+def quoted(name: str) -> str:
+    """Return ``name`` as an identifier, which SQLite and PostgreSQL quote alike."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def require_absolute(path: str) -> None:
     """Raise Refusal unless ``path`` says where a file is by itself."""
     if not os.path.isabs(path):
@@ -108,8 +113,11 @@ def inspect(path: str) -> dict:
         }
 
 
-def unfit_to_move(path: str, facts: dict) -> list[tuple[str, str]]:
-    """Return why the database at ``path`` cannot be moved, as (found, remedy) pairs; ``facts`` are inspect()'s."""
+def unfit_to_move(path: str, facts: dict, drain: bool = False) -> list[tuple[str, str]]:
+    """Return why the database at ``path`` cannot be moved, as (found, remedy) pairs; ``facts`` are inspect()'s.
+
+    ``drain``: background updates that are pending will be finished on the copy, and are no reason.
+    """
     problems = []
     if facts["users"] == 0:
         problems.append(
@@ -125,7 +133,7 @@ def unfit_to_move(path: str, facts: dict) -> list[tuple[str, str]]:
                 "Stop Synapse, run PRAGMA auto_vacuum=off and then VACUUM on it in sqlite3, and start Synapse again.",
             )
         )
-    if facts["background_updates"]:
+    if facts["background_updates"] and not drain:
         some = ", ".join(facts["background_updates"])
         problems.append(
             (
@@ -137,9 +145,9 @@ def unfit_to_move(path: str, facts: dict) -> list[tuple[str, str]]:
     return problems
 
 
-def require_movable(path: str, facts: dict) -> None:
-    """Raise one Refusal that tells every reason why the database at ``path`` cannot be moved."""
-    problems = unfit_to_move(path, facts)
+def require_movable(path: str, facts: dict, drain: bool) -> None:
+    """Raise one Refusal that tells every reason why the database at ``path`` cannot be moved; see unfit_to_move()."""
+    problems = unfit_to_move(path, facts, drain)
     if problems:
         raise Refusal(*(" ".join(sentences) for sentences in zip(*problems)))
 

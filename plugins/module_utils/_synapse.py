@@ -14,6 +14,9 @@ import tempfile
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _errors
 
+# Tables that each database keeps on its own: run() in synapse/_scripts/synapse_port_db.py, whose own the last one is.
+BOOKKEEPING = {"schema_version", "applied_schema_deltas", "port_from_sqlite3"}
+
 # The options by which a module says how Synapse is called (doc fragment ``synapse``).
 CALLED = dict(
     synapse_python=dict(type="path"),
@@ -189,6 +192,15 @@ if len(sys.argv) > 1:
         found["refused"] = " ".join(str(error).split()) or type(error).__name__
 print(json.dumps(found), file=answer)
 """
+
+
+def carried(here, there, routine: dict) -> set[str]:
+    """Return the tables that the routine carries over by their rows, of SQLite's ``here`` and PostgreSQL's ``there``.
+
+    ``routine`` is what ask() returns. After run() and handle_table() in synapse/_scripts/synapse_port_db.py.
+    """
+    both = set(here) & set(there) - set(routine["ignored"]) - BOOKKEEPING - {"user_directory_stream_pos"}
+    return {table for table in both if not table.startswith("sqlite_")}
 
 
 def python_words(params: dict) -> list[str]:

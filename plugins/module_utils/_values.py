@@ -17,6 +17,8 @@ import json
 import re
 import sqlite3
 
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _sqlite
+
 # Row ids that are named of those in which something was found.
 NAMED = 20
 
@@ -52,11 +54,6 @@ class Found:
     rows: list
 
 
-def quoted(name: str) -> str:
-    """Return ``name`` as an identifier of SQL."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 def prepare(connection: sqlite3.Connection) -> None:
     """Give ``connection`` the functions that the conditions of this module call."""
     for function in (_is_mangled, _holds_nul, _is_no_utf8, _is_no_json):
@@ -72,7 +69,7 @@ def defects(columns: dict[str, str], target: dict[str, dict], required: set[str]
     """
     found = []
     for name, here in columns.items():
-        column, kind = quoted(here), target[name]["type"]
+        column, kind = _sqlite.quoted(here), target[name]["type"]
         if name in boolean:
             found.append(Defect(here, f"{column} <> 0 AND {column} <> 1", "is neither 1 (true) nor 0 (false)"))
             continue
@@ -114,10 +111,10 @@ def mangled(columns: dict[str, str], target: dict[str, dict]) -> tuple[str | Non
     if not texts:
         return None, []
     # The comma keeps two halves of a character in neighbouring columns apart.
-    row = " || ',' || ".join(f"ifnull({quoted(here)}, '')" for here in texts)
+    row = " || ',' || ".join(f"ifnull({_sqlite.quoted(here)}, '')" for here in texts)
     found = []
     for here in texts:
-        is_text, value = f"typeof({quoted(here)}) = 'text'", f"CAST({quoted(here)} AS BLOB)"
+        is_text, value = f"typeof({_sqlite.quoted(here)}) = 'text'", f"CAST({_sqlite.quoted(here)} AS BLOB)"
         found.append(Defect(here, f"{is_text} AND is_no_utf8({value})", "is not UTF-8"))
         found.append(Defect(here, f"{is_text} AND holds_nul({value})", "holds a NUL character", dropped=True))
     return f"is_mangled(CAST({row} AS BLOB))", found
@@ -138,12 +135,12 @@ def _counts(connection: sqlite3.Connection, table: str, wrong: list[Defect], mor
         return []
     counts = ", ".join(f"count(CASE WHEN {condition} THEN 1 END)" for condition in conditions)
     # A sound row fails every condition and is not counted at all.
-    return connection.execute(f"SELECT {counts} FROM {quoted(table)} WHERE {' OR '.join(conditions)}").fetchone()
+    return connection.execute(f"SELECT {counts} FROM {_sqlite.quoted(table)} WHERE {' OR '.join(conditions)}").fetchone()
 
 
 def rows_of(connection: sqlite3.Connection, table: str, where: str) -> list:
     """Return the first NAMED row ids of ``table`` (which may go by the alias ``child``) for which ``where`` holds."""
-    query = f"SELECT child.rowid FROM {quoted(table)} AS child WHERE {where} LIMIT {NAMED}"
+    query = f"SELECT child.rowid FROM {_sqlite.quoted(table)} AS child WHERE {where} LIMIT {NAMED}"
     return [row[0] for row in connection.execute(query)]
 
 
@@ -154,13 +151,13 @@ def orphans(key: dict, parent_dropped: list[str], here: dict, there: dict | None
     PostgreSQL to SQLite's, ``there`` None for a parent that is not carried over. ``parent_dropped`` are conditions on the
     parent's columns under which the routine leaves a row of it out. A key that is NULL in part refers to nothing.
     """
-    names = [quoted(here[column]) for column in key["columns"]]
+    names = [_sqlite.quoted(here[column]) for column in key["columns"]]
     given = " AND ".join(f"child.{name} IS NOT NULL" for name in names)
     if there is None:
         return given
-    same = [f"parent.{quoted(there[column])} = child.{name}" for column, name in zip(key["parent_columns"], names)]
+    same = [f"parent.{_sqlite.quoted(there[column])} = child.{name}" for column, name in zip(key["parent_columns"], names)]
     same += [f"NOT ifnull({condition}, 0)" for condition in parent_dropped]
-    return f"{given} AND NOT EXISTS (SELECT 1 FROM {quoted(key['parent'])} AS parent WHERE {' AND '.join(same)})"
+    return f"{given} AND NOT EXISTS (SELECT 1 FROM {_sqlite.quoted(key['parent'])} AS parent WHERE {' AND '.join(same)})"
 
 
 def too_early(key: dict, here: dict) -> str:
@@ -170,15 +167,15 @@ def too_early(key: dict, here: dict) -> str:
     after each (refresh_tokens has such a key, and an older token refers to the newer one).
     """
     names = list(zip(key["columns"], key["parent_columns"]))
-    same = " AND ".join(f"parent.{quoted(here[theirs])} = child.{quoted(here[ours])}" for ours, theirs in names)
-    return f"EXISTS (SELECT 1 FROM {quoted(key['table'])} AS parent WHERE {same} AND parent.rowid > child.rowid)"
+    same = " AND ".join(f"parent.{_sqlite.quoted(here[theirs])} = child.{_sqlite.quoted(here[ours])}" for ours, theirs in names)
+    return f"EXISTS (SELECT 1 FROM {_sqlite.quoted(key['table'])} AS parent WHERE {same} AND parent.rowid > child.rowid)"
 
 
 def duplicates(connection: sqlite3.Connection, table: str, columns: list[str], where: str | None) -> tuple[int, list]:
     """Return how many rows share ``columns`` with an earlier one, where the condition ``where`` holds, and the first row ids."""
-    names = ", ".join(quoted(column) for column in columns)
-    given = " AND ".join([f"{quoted(column)} IS NOT NULL" for column in columns] + ([where] if where else []))
-    query = f"SELECT count(*), max(rowid) FROM {quoted(table)} WHERE {given} GROUP BY {names} HAVING count(*) > 1"
+    names = ", ".join(_sqlite.quoted(column) for column in columns)
+    given = " AND ".join([f"{_sqlite.quoted(column)} IS NOT NULL" for column in columns] + ([where] if where else []))
+    query = f"SELECT count(*), max(rowid) FROM {_sqlite.quoted(table)} WHERE {given} GROUP BY {names} HAVING count(*) > 1"
     count, rows = 0, []
     for many, row in connection.execute(query):
         count += many - 1

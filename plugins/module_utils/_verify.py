@@ -33,9 +33,6 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors
 _EXAMPLES = 5
 _DROPPED_EXAMPLES = 20
 
-# The routine's run() leaves these out; port_from_sqlite3 is its own.
-_BOOKKEEPING = ("schema_version", "applied_schema_deltas", "port_from_sqlite3")
-
 # Rules whose entries come from comparing a table, and come again when it is compared again.
 _FOUND_ON_THE_WAY = ("nul", "sent_transactions")
 
@@ -251,7 +248,7 @@ class Comparison:
 
     def _estimated(self, name: str) -> int:
         """Return about how many rows SQLite's table has, without reading it."""
-        return self.lite.execute(f"SELECT max(rowid) FROM {_compare.quoted(name)}").fetchone()[0] or 0
+        return self.lite.execute(f"SELECT max(rowid) FROM {_sqlite.quoted(name)}").fetchone()[0] or 0
 
     # Which tables
 
@@ -264,7 +261,7 @@ class Comparison:
                 self._expect_rows(name, "ignored")
             elif name.startswith("sqlite_") or (name in shadows and name not in self.theirs):
                 self._expect_rows(name, "sqlite")
-            elif name in _BOOKKEEPING:
+            elif name in _synapse.BOOKKEEPING:
                 self._expect_rows(name, "bookkeeping")
             elif name not in self.theirs:
                 self._expect_rows(name, "left_behind")
@@ -277,40 +274,40 @@ class Comparison:
         for name in sorted(set(self.theirs) - set(self.mine)):
             rows = self._count_there(name)
             if rows:
-                self._expect(name, "bookkeeping" if name in _BOOKKEEPING else "only_postgresql", rows)
+                self._expect(name, "bookkeeping" if name in _synapse.BOOKKEEPING else "only_postgresql", rows)
 
     def _expect(self, table: str, rule: str, rows: int, examples: list[str] | None = None, why: str = "") -> None:
         why = f"{why} {_WHY[rule]}".strip()
         self.expected.append({"table": table, "rule": rule, "rows": rows, "why": why, "examples": examples or []})
 
     def _expect_rows(self, name: str, rule: str) -> None:
-        rows = self.lite.execute(f"SELECT count(*) FROM {_compare.quoted(name)}").fetchone()[0]
+        rows = self.lite.execute(f"SELECT count(*) FROM {_sqlite.quoted(name)}").fetchone()[0]
         if rows:
             self._expect(name, rule, rows)
 
     def _count_there(self, name: str) -> int:
-        self.cursor.execute(f"SELECT count(*) FROM public.{_compare.quoted(name)}")
+        self.cursor.execute(f"SELECT count(*) FROM public.{_sqlite.quoted(name)}")
         return self.cursor.fetchone()[0]
 
     def _table(self, name: str) -> _compare.Table:
         """Return what is compared of a table: the columns that both sides have, whose names differ in case at most."""
         boolean = {one.lower() for one in self.routine["boolean"].get(name, [])}
         nullable = self.nullable.get(name, ([], []))[1]
-        mine = {row[1].lower(): row[1] for row in self.lite.execute(f"PRAGMA table_info({_compare.quoted(name)})")}
+        mine = {row[1].lower(): row[1] for row in self.lite.execute(f"PRAGMA table_info({_sqlite.quoted(name)})")}
         columns = []
         for there, kind in self.theirs[name]:
             here = mine.pop(there.lower(), None)
             if here is None:
                 self._one_sided(name, there, "only_postgresql_column")
             else:
-                lite = f"t.{_compare.quoted(here)}"
+                lite = f"t.{_sqlite.quoted(here)}"
                 columns.append(_compare.column(there, lite, kind, there.lower() in boolean, there in nullable))
         for here in mine.values():
             self._one_sided(name, here, "only_sqlite_column")
-        return _compare.Table(name, f"{_compare.quoted(name)} AS t", tuple(columns), self._key(name, columns))
+        return _compare.Table(name, f"{_sqlite.quoted(name)} AS t", tuple(columns), self._key(name, columns))
 
     def _one_sided(self, table: str, column: str, rule: str) -> None:
-        query = f"SELECT count({_compare.quoted(column)}) FROM {{}}{_compare.quoted(table)}"
+        query = f"SELECT count({_sqlite.quoted(column)}) FROM {{}}{_sqlite.quoted(table)}"
         if rule == "only_sqlite_column":
             rows = self.lite.execute(query.format("")).fetchone()[0]
         else:
@@ -321,7 +318,7 @@ class Comparison:
     def _key(self, name: str, columns: list[_compare.Column]) -> tuple[str, ...]:
         """Return the columns of a unique index of PostgreSQL's, if both sides can write them; nothing where there is none."""
         plain = {one.name for one in columns if one.kind != "special"}
-        key = tuple(self.keys.get(name, ()))
+        key = tuple(self.keys.get(name, [()])[0])
         return key if plain.issuperset(key) else ()
 
     def _search(self) -> _compare.Table:
@@ -330,7 +327,7 @@ class Comparison:
         here = {"origin_server_ts": "e.origin_server_ts", "stream_ordering": "e.stream_ordering", "vector": "t.value"}
         columns = []
         for there, kind in self.theirs[name]:
-            found = _compare.column(there, here.get(there, f"t.{_compare.quoted(there)}"), kind, False)
+            found = _compare.column(there, here.get(there, f"t.{_sqlite.quoted(there)}"), kind, False)
             if there == "vector":
                 found = dataclasses.replace(found, takes="to_tsvector('english', {})")
             columns.append(found)
@@ -411,7 +408,7 @@ class Comparison:
             row = self.lite.execute(f"SELECT {texts} FROM {table.source} WHERE t.rowid = ?", (number,)).fetchone()
             self.lite.text_factory = str
         else:
-            texts = ", ".join(f"{_compare.quoted(one.name)}::text" for one in shown)
-            self.cursor.execute(f"SELECT {texts} FROM public.{_compare.quoted(table.name)} WHERE ctid = '{number}'")
+            texts = ", ".join(f"{_sqlite.quoted(one.name)}::text" for one in shown)
+            self.cursor.execute(f"SELECT {texts} FROM public.{_sqlite.quoted(table.name)} WHERE ctid = '{number}'")
             row = self.cursor.fetchone()
         return ", ".join(f"{one.name}={(value or '')[:100]}" for one, value in zip(shown, row))

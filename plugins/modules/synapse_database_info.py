@@ -84,8 +84,6 @@ space:
       type: bool
 """
 
-import os
-
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _database
@@ -112,39 +110,8 @@ def look(connection, cursor, name: str) -> dict:
         "problems": _database.unfit_for_synapse(database),
         "tables": len(tables),
         "schema_version": schema_version,
-        "space": space(cursor),
+        "space": _database.space(cursor),
     }
-
-
-def space(cursor) -> dict | None:
-    """Return what RETURN says of ``space``."""
-    # The log is a folder of the data directory, or a link there: manual, section 66.1.
-    cursor.execute(
-        "SELECT s.setting, coalesce(nullif(pg_tablespace_location(dattablespace), ''), s.setting),"
-        " pg_database_size(oid), pg_size_bytes(current_setting('max_wal_size'))"
-        " FROM pg_settings s, pg_database WHERE s.name = 'data_directory' AND datname = current_database()"
-        " AND inet_server_addr() IS NOT DISTINCT FROM inet_client_addr()"
-    )
-    row = cursor.fetchone()
-    if row is None:
-        return None
-    directory, tables, size, max_wal_size = row
-    log = os.path.realpath(os.path.join(directory, "pg_wal"))
-    try:
-        free = {path: free_bytes(path) for path in (tables, log)}
-        same = os.stat(tables).st_dev == os.stat(log).st_dev
-    except OSError:
-        return None
-    return {
-        "data": {"path": tables, "size": size, "free": free[tables]},
-        "wal": {"path": log, "free": free[log], "max_wal_size": max_wal_size},
-        "same_file_system": same,
-    }
-
-
-def free_bytes(path: str) -> int:
-    status = os.statvfs(path)
-    return status.f_bavail * status.f_frsize
 
 
 def main() -> None:

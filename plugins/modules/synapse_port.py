@@ -152,8 +152,7 @@ def port(params: dict, check_mode: bool) -> dict:
     """Port what is not ported yet; return the module's result."""
     source, python = params["sqlite_database"], _synapse.python_words(params)
     facts = _sqlite.inspect(source)
-    drain = params["drain_background_updates"] and facts["background_updates"]
-    _sqlite.require_movable(source, {**facts, "background_updates": []} if drain else facts)
+    _sqlite.require_movable(source, facts, params["drain_background_updates"])
     config = _routine.read_config(params["config"])
     routine = _synapse.ask(python)
     digest = _sqlite.digest(source)
@@ -164,17 +163,18 @@ def port(params: dict, check_mode: bool) -> dict:
             if _move.is_finished(cursor, digest, config["server_name"]):
                 return {"changed": False, "finished": True}
             _move.require_only_ported(cursor, source)
+            _move.require_same_rows(cursor, source, routine["append_only"])
             _move.require_unused(cursor)
             if check_mode:
                 return {"changed": True, "finished": False}
             _move.clear_half_schema(cursor)
             _move.begin(cursor, source, digest, config["server_name"], routine)
-            if drain:
+            if facts["background_updates"]:
                 _routine.drain(python, config, source)
-            return carry(cursor, params, config, routine, digest)
+            return port_all(cursor, params, config, routine, digest)
 
 
-def carry(cursor, params: dict, config: dict, routine: dict, digest: str) -> dict:
+def port_all(cursor, params: dict, config: dict, routine: dict, digest: str) -> dict:
     """Run the routine and do what it leaves undone; record that all is there; return the module's result."""
     source, copy = params["sqlite_database"], os.stat(params["sqlite_database"])
     command = params["command"] or [params["synapse_python"], "-m", "synapse._scripts.synapse_port_db"]

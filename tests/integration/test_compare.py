@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _compare
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _compare, _sqlite
 
 # Name of a column -> its type on PostgreSQL. On SQLite none has a type, so that it takes whatever comes.
 TYPES = {
@@ -75,14 +75,14 @@ class Pair:
         self.there = cluster.connect()
         self.there.autocommit = False
         self.cursor = self.there.cursor()
-        definitions = ", ".join(f"{_compare.quoted(name)} {kind}" for name, kind in TYPES.items())
+        definitions = ", ".join(f"{_sqlite.quoted(name)} {kind}" for name, kind in TYPES.items())
         self.cursor.execute("DROP TABLE IF EXISTS public.both")
         self.cursor.execute(f"CREATE TABLE public.both ({definitions})")
         self.there.commit()
         self.here = sqlite3.connect(":memory:", isolation_level=None)
-        self.here.execute(f"CREATE TABLE both ({', '.join(map(_compare.quoted, TYPES))})")
+        self.here.execute(f"CREATE TABLE both ({', '.join(map(_sqlite.quoted, TYPES))})")
         _compare.prepare(self.here)
-        columns = [_compare.column(name, f"t.{_compare.quoted(name)}", kind, name == "flag") for name, kind in TYPES.items()]
+        columns = [_compare.column(name, f"t.{_sqlite.quoted(name)}", kind, name == "flag") for name, kind in TYPES.items()]
         self.table = _compare.Table("both", "both AS t", tuple(columns))
 
     def put_here(self, *rows: dict) -> None:
@@ -138,7 +138,7 @@ def test_one_changed_value_is_found(pair, name, data):
     row = data.draw(st.fixed_dictionaries(VALUES))
     other = {**row, name: data.draw(VALUES[name])}
     pair.put_there(row, other)
-    pair.cursor.execute(f"SELECT count(DISTINCT coalesce({_compare.quoted(name)}::text, '(none)')) FROM public.both")
+    pair.cursor.execute(f"SELECT count(DISTINCT coalesce({_sqlite.quoted(name)}::text, '(none)')) FROM public.both")
     differs = pair.cursor.fetchone()[0] == 2
     pair.there.rollback()
     pair.put_here({}, row, {})

@@ -8,6 +8,7 @@ run at -vvv, and none of them may print a traceback or a password; see support/p
 import contextlib
 import json
 import pathlib
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -111,6 +112,10 @@ def test_a_homeserver_on_sqlite_is_prepared_then_moved_and_then_left_alone(site,
     asked = site.play("rollback", fails=True)
     assert not asked.missing("rows of events", "Nothing was changed: Synapse lives on PostgreSQL")
     assert lives_on(site) == "psycopg2"
+    stuck = site.play("rollback", fails=True, synapse_port_give_up=True, **commands(site, "echo 'no luck' >&2; exit 3"))
+    assert not stuck.missing("SYNAPSE IS DOWN", "no luck", "to stay on PostgreSQL, copy", "and start it")
+    shutil.copy(site.server.config.with_name("homeserver-given-up-postgres.yaml"), site.server.config)
+    site.server.start()
     back = site.play("rollback", synapse_port_give_up=True)
     assert not back.missing("This homeserver lives on SQLite again", f"is still in the database {site.name}")
     assert site.server.config.read_bytes() == before

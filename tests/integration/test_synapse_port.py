@@ -38,10 +38,13 @@ def users(move) -> int:
     return move.rows("SELECT count(*) FROM users")[0][0]
 
 
-def by_command(move) -> dict:
-    """Return the options for a routine that is a command of the test's, beside Synapse's own interpreter."""
+def scripted(move, script: str) -> dict:
+    """Return the options for a routine that is the shell script ``script``, beside Synapse's own; $routine is that."""
+    path = move.folder / "routine"
+    path.write_text(f'#!/bin/sh\nroutine="{move.server.python} -m synapse._scripts.synapse_port_db"\n{script}\n')
+    path.chmod(0o755)
     options = dict(move.options)
-    return {"python_command": [options.pop("synapse_python")], **options}
+    return {"python_command": [options.pop("synapse_python")], "command": [str(path)], **options}
 
 
 def test_ported_once_then_recognised_then_extended_and_then_never_over_live_data(run, move, homeserver):
@@ -174,7 +177,7 @@ def test_a_copy_that_was_restored_elsewhere_counts_as_live(run, move):
 
 
 def test_another_homeserver_is_kept_out_even_after_half_a_move(run, move):
-    assert run("synapse_port", {**by_command(move), "command": ["/bin/sh", "-c", "exit 5"]})["failed"]
+    assert run("synapse_port", scripted(move, "exit 5"))["failed"]
     text = move.config.read_text()
     move.config.write_text(text.replace("server_name: localhost", "server_name: other.example.org"))
     refused = run("synapse_port", move.options)
@@ -272,8 +275,7 @@ def test_a_configuration_that_does_not_serve_is_refused(run, move, text, words):
 
 
 def test_a_routine_that_fails_is_quoted_and_can_be_run_again(run, move):
-    command = ["/bin/sh", "-c", "echo 'something broke'; exit 5"]
-    refused = run("synapse_port", {**by_command(move), "command": command})
+    refused = run("synapse_port", scripted(move, "echo 'something broke'; exit 5"))
     assert refused["failed"] and "something broke" in refused["msg"] and ".port.log" in refused["msg"]
     assert run("synapse_port", move.options)["finished"]
 
@@ -308,26 +310,20 @@ def test_a_tool_that_cannot_drain_is_quoted(run, move):
 
 def test_a_routine_that_was_ended_from_outside_and_says_that_all_is_well_is_not_believed(run, move):
     # Ended by SIGTERM it exits with 0, half-way.
-    script = move.folder / "routine"
-    script.write_text(
-        f'#!/bin/sh\n{move.server.python} -m synapse._scripts.synapse_port_db "$@" &\n'
-        f"while ! grep -q 'Copying to postgres' {move.source}.port.log; do sleep 0.05; done\nkill -TERM $!\nwait $!\n"
+    log = f"{move.source}.port.log"
+    options = scripted(
+        move, f"$routine \"$@\" &\nwhile ! grep -q 'Copying to postgres' {log}; do sleep 0.05; done\nkill -TERM $!\nwait $!"
     )
-    script.chmod(0o755)
-    options = {**by_command(move), "command": [str(script)], "batch_size": 1}
-    refused = run("synapse_port", options)
+    refused = run("synapse_port", {**options, "batch_size": 1})
     assert refused["failed"] and "ended before it was through" in refused["msg"], refused
     assert run("synapse_port", move.options)["finished"]
 
 
 def test_a_copy_that_is_replaced_while_it_is_ported_counts_for_nothing(run, move):
-    script = move.folder / "routine"
-    script.write_text(
-        f'#!/bin/sh\n{move.server.python} -m synapse._scripts.synapse_port_db "$@" || exit $?\n'
-        f"cp {move.source} {move.source}.newer && mv {move.source}.newer {move.source}\n"
+    newer = f"{move.source}.newer"
+    refused = run(
+        "synapse_port", scripted(move, f'$routine "$@" || exit $?\ncp {move.source} {newer} && mv {newer} {move.source}')
     )
-    script.chmod(0o755)
-    refused = run("synapse_port", {**by_command(move), "command": [str(script)]})
     assert refused["failed"] and "was replaced while it was ported" in refused["msg"], refused
     assert run("synapse_port", move.options)["changed"]
 

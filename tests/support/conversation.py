@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import hashlib
 import hmac
+import http.client
 import json
 import pathlib
 import re
@@ -50,9 +51,12 @@ class Homeserver:
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
                 content = answer.read()
+            return content if raw else json.loads(content)
         except urllib.error.HTTPError as error:
             raise Unlike(f"{method} {path} answered {error.code}: {error.read().decode(errors='replace')}") from None
-        return content if raw else json.loads(content)
+        except (http.client.HTTPException, ValueError) as error:
+            # A Synapse that is stopped within an answer leaves half of it.
+            raise Unlike(f"{method} {path} was answered in part: {error}") from None
 
     def logged_in(self, user: str, password: str) -> "Homeserver":
         """Return the API as a user, by a password login."""

@@ -101,7 +101,3 @@ def test_a_table_of_many_columns_stays_within_what_the_server_takes():
     text = _compare.server_text(columns)
     assert max(call.count(",") + 1 for call in text.split(" || ")) <= 100
     assert text.count("octet_length") == 70
-
-
-def test_names_are_quoted():
-    assert _compare.quoted('a"b') == '"a""b"'
