@@ -91,13 +91,14 @@ def look(params: dict) -> dict:
         synapse = _synapse.ask(_synapse.python_words(params), config if server else None, folder)
     if source and synapse:
         _compare(report, path, source, synapse, config, refusal_told=bool(server and server["wrong"]))
+    sizes = _sizes(report, path, params["folder"], params["space"], server)
     return {
         "problems": report.problems,
         "notes": report.notes,
         "movable": not report.problems,
         "source": source,
         "synapse": synapse["version"] if synapse else None,
-        "sizes": _sizes(report, path, params["folder"], params["space"], server),
+        "sizes": sizes,
     }
 
 

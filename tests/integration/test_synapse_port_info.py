@@ -295,7 +295,7 @@ def test_a_disk_without_room(run, move):
     shutil.copy(move.source, large)
     os.truncate(large, free)  # a hole, which takes no room
     found = run("synapse_port_info", {**options(move), "sqlite_database": str(large), "folder": folder})
-    assert "the file system of /dev/shm has" in told(found), told(found)
+    assert "the file system of /dev/shm has" in told(found) and not found["movable"], told(found)
 
 
 def test_a_row_of_a_hundred_megabytes_is_looked_at(run, move):
@@ -312,6 +312,23 @@ def test_room_on_the_database_host(run, move, any_cluster):
     assert space["data"]["size"] == move.rows("SELECT pg_database_size(current_database())")[0][0]
     assert space["data"]["free"] == space["wal"]["free"] > 0 and space["wal"]["max_wal_size"] == 1 << 30
     assert run("synapse_database_info", move.login)["space"] is None  # Synapse's role may not know
+
+
+def test_a_database_host_without_room(run, move):
+    def space(free: int, same: bool) -> dict:
+        wal = {"path": "/log", "free": free, "max_wal_size": 1 << 30}
+        return {"data": {"path": "/data", "size": 0, "free": free}, "wal": wal, "same_file_system": same}
+
+    size = 2 * os.path.getsize(move.source)
+    for free, same, words in (
+        (1 << 40, True, []),
+        ((1 << 30) + size - 1, True, ["PostgreSQL's data may need", "/data"]),
+        ((1 << 30) - 1, False, ["PostgreSQL's write-ahead log may need", "/log"]),
+    ):
+        found = run("synapse_port_info", {**options(move), "space": space(free, same)})
+        assert [word for word in words if word not in told(found)] == [] and found["movable"] == (not words), found
+        assert "Nobody could look" not in str(found["notes"])
+    assert "Nobody could look" in str(run("synapse_port_info", options(move))["notes"])
 
 
 def test_synapse_makes_its_tables_on_every_server_and_none_stays(tmp_path, homeserver, cluster, monkeypatch):
