@@ -33,6 +33,10 @@ _DROPPED_SEARCH = re.compile(r".* - dropping search row ")
 # An exception as Twisted words it, the innermost of a line; what comes after it is seldom worth reading.
 _WHY = re.compile(r".*<class '([\w.]+)'>: ?(.*)")
 
+# What comes after the first line of an error that PostgreSQL or libpq reports: indented, or one of the fields of section
+# 20.8.2 of PostgreSQL's manual ("What to Log", log_error_verbosity).
+_FURTHER = re.compile(r"\s|(DETAIL|HINT|QUERY|CONTEXT|LOCATION|STATEMENT|LINE \d+):")
+
 # What update_synapse_database logs when an update fails: synapse/metrics/background_process_metrics.py.
 _BACKGROUND_FAILURE = "Background process 'background_updates' threw an exception"
 
@@ -153,7 +157,8 @@ def run(command: list[str], config: dict, sqlite_database: str, batch_size: int)
         why = f"it was ended by signal {-status}" if status < 0 else _EXITS.get(status, f"it ended with status {status}")
         raise Refusal(
             f"Synapse's port routine did not finish: {why}. Its last words: {last or 'none'}",
-            f"Read {sqlite_database}.port.log, mend what it names and run this again; it goes on where it stopped.",
+            f"Read {sqlite_database}.port.log and the server's log, mend what they name and run this again; it goes on where it "
+            "stopped.",
         )
     return progress
 
@@ -207,7 +212,7 @@ def _followed(words: list[str], folder: str, log: str, hear) -> tuple[int, str]:
         for line in _lines(tool):
             heard.write(line + "\n")
             hear(line)
-            last = line.strip() or last
+            last = last if _FURTHER.match(line) else line or last
             why = _WHY.match(line) or why
         return tool.wait(), f"{why[1]}: {why[2]}" if why else last
 
