@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import glob
 import os
 import re
 import sqlite3
@@ -17,6 +18,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _database,
     _move,
     _routine,
+    _snapshot,
     _sqlite,
     _synapse,
     _values,
@@ -441,7 +443,8 @@ def _sizes(report: Report, path: str, folder: str, space: dict | None, server: d
     user who runs this), ``expected_postgres`` (at most: Synapse's documentation tells of 25 to 100 % more) and ``wal`` (what
     the server keeps of its log meanwhile, max_wal_size; None where it was not asked).
 
-    A newer copy is made beside an older one, so that one gives nothing back.
+    A newer copy is made beside an older one, so that one gives nothing back; what a copy that was killed has taken counts as
+    free, since the next one goes on with it.
     """
     there = existing(folder)
     status = os.statvfs(there)
@@ -451,7 +454,7 @@ def _sizes(report: Report, path: str, folder: str, space: dict | None, server: d
         "expected_postgres": 2 * size,
         "wal": server["max_wal_size"] if server else None,
         "snapshot": size + size // 10,
-        "free": status.f_bavail * status.f_frsize,
+        "free": status.f_bavail * status.f_frsize + _snapshot.begun(os.path.join(glob.escape(folder), "*")),
     }
     if sizes["free"] < sizes["snapshot"]:
         report.problem(

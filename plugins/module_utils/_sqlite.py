@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""SQLite files: what one holds, whether it can be moved, a copy of one that is in use."""
+"""SQLite files: what one holds, whether it can be moved, who has it open."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import stat
 import time
 import urllib.parse
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _progress
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 # The first bytes of every SQLite 3 database: https://www.sqlite.org/fileformat2.html, section 1.3.
@@ -31,7 +30,6 @@ _COUNTERS = (slice(24, 28), slice(40, 44), slice(92, 100))
 CLOSING = 15
 
 _PIECE = 1 << 20
-_PAGES_PER_STEP = 4096
 
 
 @contextlib.contextmanager
@@ -193,18 +191,23 @@ def _holders(path: str) -> list[str]:
 def digest(path: str) -> str:
     """Return a hexadecimal digest of the content of the database at ``path``, the same for a snapshot and its source.
 
-    The header's counters are left out, which differ between equal databases; a write-ahead log with content counts in.
+    The header's counters are left out; a write-ahead log with content counts in.
     """
     hashed = hashlib.blake2b(digest_size=32)
     with open(path, "rb") as stream:
-        header = bytearray(stream.read(100))
-        for counter in _COUNTERS:
-            header[counter] = bytes(counter.stop - counter.start)
-        hashed.update(header)
+        hashed.update(uncounted(stream.read(100)))
         _feed(hashed, stream)
     with contextlib.suppress(FileNotFoundError), open(f"{path}-wal", "rb") as stream:
         _feed(hashed, stream)
     return hashed.hexdigest()
+
+
+def uncounted(start: bytes) -> bytes:
+    """Return the first bytes of a database with the header's counters as zeros, which differ between equal databases."""
+    cleared = bytearray(start)
+    for counter in _COUNTERS:
+        cleared[counter] = bytes(counter.stop - counter.start)
+    return bytes(cleared)
 
 
 def _feed(hashed, stream) -> None:
@@ -212,73 +215,15 @@ def _feed(hashed, stream) -> None:
         hashed.update(piece)
 
 
-def copy(source: str, target: str, progress: _progress.Progress) -> None:
-    """Copy the database ``source``, in use or not, page by page to the new file ``target``, mode 0600, and check it.
-
-    SQLite's backup API keeps every row id, which VACUUM INTO does not. In WAL mode one read transaction gives one moment's
-    content and blocks no writer (https://www.sqlite.org/wal.html, section 2.2). In the other modes it would, so the copy goes
-    in steps there and starts again after each write, a bounded number of times. ``progress`` is told the pages. Raises
-    Refusal; removes what it left.
-    """
-    os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    try:
-        with reading(source) as connection, contextlib.closing(sqlite3.connect(target)) as written:
-            if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
-                connection.execute("BEGIN")
-                connection.execute("SELECT 1 FROM sqlite_master").fetchall()
-            _back_up(connection, written, target, _Patience(source, progress))
-        _require_whole(target)
-        with open(target, "rb+") as stream:
-            os.fsync(stream.fileno())
-    except BaseException:
-        remove(target)
-        raise
-
-
-def _back_up(connection, written, target: str, patience: _Patience) -> None:
-    try:
-        connection.backup(written, pages=_PAGES_PER_STEP, progress=patience, sleep=0.05)
-    except sqlite3.Error as error:
-        raise Refusal(
-            f"The copy {target} cannot be written: {error}.", "Make room on its file system, or choose a dest on another."
-        ) from error
-
-
-class _Patience:
-    """Ends a copy that starts again and again because the source is written to all the time."""
-
-    RESTARTS = 20
-
-    def __init__(self, source: str, progress: _progress.Progress) -> None:
-        self.source, self.progress, self.left, self.restarts = source, progress, None, 0
-
-    def __call__(self, status: int, remaining: int, total: int) -> None:
-        # After the last page this tells that the check has begun: only sqlite3_backup_finish() comes between.
-        self.progress.tell("copying" if remaining else "checking the copy", total - remaining, total, now=not remaining)
-        self.restarts += self.left is not None and remaining > self.left
-        self.left = remaining
-        if self.restarts > self.RESTARTS:
-            raise Refusal(
-                f"{self.source} is written to faster than it can be copied; the copy started again {self.RESTARTS} times.",
-                "Stop Synapse for the copy, or switch the database to WAL (PRAGMA journal_mode=WAL), as Synapse itself does.",
-            )
-
-
-def _require_whole(path: str) -> None:
-    with reading(path) as connection:
-        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    for suffix in SIDE_FILES:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path + suffix)
-    if found != "ok":
-        raise Refusal(
-            f"The copy {path} is damaged, and so is its source: {found}.",
-            "Restore the source from a backup, or recover it with sqlite3's .recover, before moving it.",
-        )
-
-
 def remove(path: str) -> None:
     """Remove the database at ``path`` with what SQLite keeps beside it; nothing there is no error."""
-    for suffix in ("", *SIDE_FILES):
+    remove_side_files(path)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def remove_side_files(path: str) -> None:
+    """Remove what SQLite keeps beside the database at ``path``; nothing there is no error."""
+    for suffix in SIDE_FILES:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path + suffix)

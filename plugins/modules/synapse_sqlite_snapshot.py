@@ -11,9 +11,10 @@ module: synapse_sqlite_snapshot
 short_description: A page-exact copy of a live SQLite database of Synapse's
 description:
   - Copies Synapse's SQLite database, write-ahead log included, while Synapse goes on using it, and checks the copy.
-  - The copy is made by SQLite's backup API, so that every row keeps its row id, by which the port routine goes. It has
-    mode 0600 and belongs to the user that the task runs as.
-  - A copy that is already equal to its source stays as it is.
+  - The copy is made page by page, as the database is at one moment, so that every row keeps its row id, by which the port
+    routine goes. It has mode 0600 and belongs to the user that the task runs as.
+  - A copy that is already equal to its source stays as it is. One that was killed half-way, C(<dest>.partial), is gone on
+    with - what it holds already is compared, and not written again.
   - While it runs, how far it is is kept beside the copy, as C(<dest>.progress.json), and shown by Ansible. In a log that is
     a line every 30 seconds; the variable C(synapse_postgres_progress_interval) says otherwise.
 version_added: 0.1.0
@@ -66,14 +67,22 @@ dest:
   returned: always
   type: str
   sample: /var/lib/matrix-synapse/port/snapshot.db
+pages:
+  description: How many pages the copy has, and how many had to be written; the others were there, from a copy that was killed.
+  returned: when a copy was made
+  type: dict
+  sample:
+    total: 240234
+    written: 96000
 """
 
+import glob
 import os
 import shutil
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _progress, _sqlite
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _snapshot, _sqlite
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, told_to
 
 
@@ -82,34 +91,12 @@ def require_room(size: int, dest: str) -> None:
     folder = os.path.dirname(dest)
     if not os.path.isabs(dest) or not os.path.isdir(folder):
         raise Refusal(f"The folder of the copy, {folder or dest}, does not exist.", "Make it, with mode 0700, or choose another.")
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(folder).free + _snapshot.begun(glob.escape(dest))
     if free < size:
         raise Refusal(
             f"The copy needs {size >> 20} MiB, and the file system of {folder} has {free >> 20} MiB left.",
             "Make room there, or choose a dest on another file system.",
         )
-
-
-def is_equal(src: str, dest: str) -> bool:
-    """Tell, without writing, whether ``dest`` has the content of ``src``; a log still to be merged is a difference."""
-    log = f"{src}-wal"
-    if not os.path.exists(dest) or (os.path.exists(log) and os.path.getsize(log)):
-        return False
-    return os.path.getsize(src) == os.path.getsize(dest) and _sqlite.digest(src) == _sqlite.digest(dest)
-
-
-def snapshot(src: str, dest: str) -> bool:
-    """Make ``dest`` a copy of ``src``; return whether it had to be replaced."""
-    fresh = f"{dest}.partial"
-    _sqlite.remove(fresh)
-    with _progress.Progress(f"{dest}.progress.json", "snapshot", unit="pages") as progress:
-        _sqlite.copy(src, fresh, progress)
-    if os.path.exists(dest) and _sqlite.digest(fresh) == _sqlite.digest(dest):
-        _sqlite.remove(fresh)
-        return False
-    _sqlite.remove(dest)  # with the log of a routine that was killed: it must not be applied to the new copy
-    os.replace(fresh, dest)
-    return True
 
 
 def main() -> None:
@@ -130,12 +117,13 @@ def main() -> None:
         if module.params["alone"]:
             _sqlite.require_closed(src)
         there = os.path.exists(dest)
-        changed = not is_equal(src, dest)
+        pages = None
+        changed = not _snapshot.is_copy(src, dest)
         if changed and not module.check_mode:
-            changed = snapshot(src, dest)
+            pages = _snapshot.make(src, dest)
     before = {"path": dest, "state": "an older copy" if there else "absent"}
     after = {"path": dest, "state": f"a copy of {src}"} if changed else before
-    module.exit_json(changed=changed, source=source, dest=dest, diff={"before": before, "after": after})
+    module.exit_json(changed=changed, source=source, dest=dest, pages=pages, diff={"before": before, "after": after})
 
 
 if __name__ == "__main__":

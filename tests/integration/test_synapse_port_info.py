@@ -298,6 +298,15 @@ def test_a_disk_without_room(run, move):
     assert "the file system of /dev/shm has" in told(found) and not found["movable"], told(found)
 
 
+def test_the_room_of_a_copy_that_was_killed_counts_as_free(run, move):
+    with (move.folder / "copy.db.partial").open("wb") as begun:
+        os.posix_fallocate(begun.fileno(), 0, 3 << 30)
+    status = os.statvfs(move.folder)
+    free = run("synapse_port_info", {**options(move), "folder": str(move.folder)})["sizes"]["free"]
+    # Others use the disk meanwhile.
+    assert free - status.f_bavail * status.f_frsize > 1 << 30
+
+
 def test_a_row_of_a_hundred_megabytes_is_looked_at(run, move):
     plant(move, "UPDATE event_json SET json = printf('%.*c', 100000000, 'x') WHERE rowid = 1")
     found = run("synapse_port_info", options(move))

@@ -4,6 +4,7 @@
 import contextlib
 import json
 import os
+import pathlib
 import pwd
 import shutil
 import signal
@@ -14,7 +15,7 @@ import time
 
 import pytest
 
-from support import sqlite
+from support import modules, sqlite
 
 _WRITER = """
 import sqlite3, sys
@@ -148,6 +149,58 @@ def test_what_is_no_homeserver_database_is_refused(run, tmp_path, make, words):
         refused = run("synapse_sqlite_snapshot", {"src": str(path), "dest": str(tmp_path / "copy.db")}, check=check)
         assert refused["failed"] and words in refused["msg"], refused
     assert not (tmp_path / "copy.db").exists() and not (tmp_path / "copy.db.partial").exists()
+
+
+@pytest.fixture
+def large(source):
+    with contextlib.closing(sqlite3.connect(source)) as connection:
+        rows = ((f"$large{number}",) for number in range(400))
+        connection.executemany("INSERT INTO events VALUES (?, randomblob(500000))", rows)
+        connection.commit()
+    return source
+
+
+def test_a_copy_that_was_killed_is_gone_on_with(run, large, tmp_path):
+    copy, begun = tmp_path / "copy.db", tmp_path / "copy.db.partial"
+    options = {"src": str(large), "dest": str(copy)}
+    with modules.started("synapse_sqlite_snapshot", options) as module:
+        while not begun.exists() or begun.stat().st_size < large.stat().st_size // 3:
+            assert module.poll() is None, module.communicate()
+            time.sleep(0.001)
+        module.kill()
+    done = begun.stat().st_size // 4096
+    # Meanwhile Synapse goes on, and changes what was copied.
+    with contextlib.closing(sqlite3.connect(large)) as connection:
+        connection.execute("UPDATE users SET name = '@renamed:test' WHERE rowid = 1")
+        connection.execute("INSERT INTO events VALUES ('$later', 'later')")
+        connection.commit()
+    resumed = run("synapse_sqlite_snapshot", options)
+    pages = resumed["pages"]
+    assert resumed["changed"] and pages["total"] == copy.stat().st_size // 4096
+    assert 0 < pages["written"] < pages["total"] - 0.8 * done, (pages, done)
+    assert not begun.exists() and copy.stat().st_mode & 0o777 == 0o600
+    assert content(copy) == content(large)
+    assert not run("synapse_sqlite_snapshot", options)["changed"]
+
+
+def test_what_lies_in_the_place_of_a_killed_copy_is_no_part_of_a_new_one(run, source, tmp_path):
+    begun = tmp_path / "copy.db.partial"
+    begun.write_bytes(b"SQLite format 3\0" + os.urandom(40_000_000))
+    begun.chmod(0o644)
+    begun.with_name("copy.db.partial-wal").write_bytes(os.urandom(100_000))
+    run("synapse_sqlite_snapshot", {"src": str(source), "dest": str(tmp_path / "copy.db")})
+    copy = tmp_path / "copy.db"
+    assert copy.stat().st_mode & 0o777 == 0o600 and content(copy) == content(source)
+    assert sorted(path.name for path in tmp_path.glob("copy*")) == ["copy.db", "copy.db.progress.json"]
+
+
+@pytest.mark.parametrize("link", [pathlib.Path.symlink_to, pathlib.Path.hardlink_to])
+def test_a_link_in_the_place_of_a_killed_copy_is_not_written_through(run, source, tmp_path, link):
+    other = tmp_path / "other"
+    other.write_text("somebody's")
+    link(tmp_path / "copy.db.partial", other)
+    run("synapse_sqlite_snapshot", {"src": str(source), "dest": str(tmp_path / "copy.db")})
+    assert other.read_text() == "somebody's" and content(tmp_path / "copy.db") == content(source)
 
 
 def test_a_damaged_database_is_refused_and_the_older_copy_stays(run, source, tmp_path):

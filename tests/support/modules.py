@@ -19,21 +19,39 @@ runpy.run_module(f"ansible_collections.matrixops.synapse_postgres.plugins.module
 """
 
 
-def run(module: str, options: dict, check: bool = False, account: str | None = None, python: str = sys.executable) -> dict:
-    """Return the result of ``module`` with ``options``: exit_json's or fail_json's dict, plus ``output``, all it printed.
+def started(
+    module: str, options: dict, check: bool = False, account: str | None = None, python: str = sys.executable
+) -> subprocess.Popen:
+    """Return ``module``, at work with ``options``.
 
-    ``account`` is the operating system user to run as (only root may choose one). A traceback is an AssertionError.
+    ``account`` is the operating system user to run as (only root may choose one).
     """
     arguments = {"ANSIBLE_MODULE_ARGS": {**options, "_ansible_check_mode": check, "_ansible_diff": True}}
-    done = subprocess.run(
+    process = subprocess.Popen(
         [python, "-c", _RUNNER, module],
-        input=json.dumps(arguments).encode(),
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         user=account,
         env={**os.environ, "PYTHONPATH": str(_COLLECTIONS)},
-        timeout=300,
-        check=False,
     )
-    output = done.stdout.decode() + done.stderr.decode()
+    process.stdin.write(json.dumps(arguments).encode())
+    process.stdin.close()
+    process.stdin = None
+    return process
+
+
+def run(module: str, options: dict, **how) -> dict:
+    """Return the result of ``module``, see started(): exit_json's or fail_json's dict, plus ``output``, all it printed.
+
+    A traceback is an AssertionError.
+    """
+    with started(module, options, **how) as process:
+        try:
+            told, complaints = process.communicate(timeout=300)
+        except BaseException:
+            process.kill()
+            raise
+    output = told.decode() + complaints.decode()
     assert "Traceback" not in output, output
-    return {**json.loads(done.stdout), "output": output}
+    return {**json.loads(told), "output": output}
