@@ -14,7 +14,7 @@ import contextlib
 import os
 import tempfile
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _compare, _move, _sqlite
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _compare, _move, _sqlite, _tables
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 try:
@@ -29,12 +29,6 @@ _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 # Rows that the other side has under the same key, with other content.
 _SAME_KEY = "EXISTS (SELECT 1 FROM temp.only_{} AS other WHERE other.name = mine.name AND other.key = mine.key)"
-
-_REFERENCES = """
-SELECT DISTINCT child.relname, parent.relname FROM pg_constraint k
-JOIN pg_class child ON child.oid = k.conrelid JOIN pg_class parent ON parent.oid = k.confrelid
-WHERE k.contype = 'f' AND child.relnamespace = 'public'::regnamespace AND child.oid <> parent.oid
-"""
 
 
 def require_ours(cursor, source: str) -> None:
@@ -78,7 +72,7 @@ def planned(lite, names: list[str]) -> dict:
 
 def concerned(cursor, names: list[str]) -> set[str]:
     """Return ``names`` and every table whose foreign keys lead to one of them, as deleting there may delete here."""
-    references = _references(cursor)
+    references = _tables.references(cursor)
     found = set(names)
     while True:
         more = {child for child, parent in references if parent in found} - found
@@ -122,15 +116,10 @@ def _told_without_values(name: str):
         ) from None
 
 
-def _references(cursor) -> list[tuple[str, str]]:
-    cursor.execute(_REFERENCES)
-    return cursor.fetchall()
-
-
 def _parents_first(cursor, names: list[str]) -> list[str]:
     """Return ``names`` so that no table stands before one that it refers to; in a circle any order is as good."""
     left, found = sorted(names), []
-    references = [(child, parent) for child, parent in _references(cursor) if parent in names]
+    references = [(child, parent) for child, parent in _tables.references(cursor) if parent in names]
     while left:
         free = [name for name in left if not any(child == name and parent in left for child, parent in references)] or left[:1]
         found += free

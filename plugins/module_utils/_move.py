@@ -78,8 +78,9 @@ END $$
 class Record:
     """Our record of the move into a database: what was read, whose it is, and the transaction after the move's last.
 
-    ``routine`` is what the Synapse that ported decides, as _synapse.ask() returns it. ``here`` is False in a copy of the
-    database that was restored elsewhere, whose transactions have other numbers.
+    ``routine`` is what the Synapse that ported decides, as _synapse.ask() returns it, with the ``engine`` that ported last,
+    whether a port had ended well before (``again``), and whether all was ``laid`` for the engine copy. ``here`` is False in a
+    copy of the database that was restored elsewhere, whose transactions have other numbers.
     """
 
     status: str
@@ -123,6 +124,12 @@ def record(cursor) -> Record | None:
     return Record(row[0], tuple(row[1]), row[2], row[3], row[4], bool(row[5])) if row else None
 
 
+def is_again(cursor, before: Record | None) -> bool:
+    """Tell whether a port into the connected database had ended well before, by its record ``before``, and is still there."""
+    ended = before is not None and (before.status == "ported" or before.routine.get("again", False))
+    return ended and _exists(cursor, "port_from_sqlite3")
+
+
 def begin(cursor, source: str, digest: str, server_name: str, routine: dict) -> None:
     """Record that the routine is about to run on ``source``, ``server_name``'s database, with the content ``digest``.
 
@@ -136,6 +143,11 @@ def begin(cursor, source: str, digest: str, server_name: str, routine: dict) -> 
         " routine = excluded.routine, last_transaction = NULL, started_at = excluded.started_at, ported_at = NULL",
         (source, [digest], server_name, json.dumps(routine)),
     )
+
+
+def laid(cursor) -> None:
+    """Record that all is laid for the engine copy, whose later runs go on with the rows: by Synapse's code, and the borders."""
+    cursor.execute("UPDATE synapse_postgres.move SET routine = routine || %s", (json.dumps({"laid": True}),))
 
 
 def end(cursor, digests: list[str]) -> None:

@@ -24,6 +24,9 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors
 # A routine that says nothing for so long (seconds) is taken for dead; it speaks after every batch of every table.
 SILENCE = 3600
 
+# How many rows it carries at a time where nothing else is said, as in its own options.
+ROWS = 1000
+
 # What it prints: TerminalProgress.update(), handle_table() and _convert_rows() in synapse/_scripts/synapse_port_db.py.
 _PROGRESS = re.compile(r"(\w+): \d+% \((\d+)/(\d+)\)")
 _ALREADY = re.compile(r".* - Table (\w+): (\d+)/(\d+) \(rows ")
@@ -36,6 +39,33 @@ _WHY = re.compile(r".*<class '([\w.]+)'>: ?(.*)")
 # What comes after the first line of an error that PostgreSQL or libpq reports: indented, or one of the fields of section
 # 20.8.2 of PostgreSQL's manual ("What to Log", log_error_verbosity).
 _FURTHER = re.compile(r"\s|(DETAIL|HINT|QUERY|CONTEXT|LOCATION|STATEMENT|LINE \d+):")
+
+# What runs by Synapse's interpreter in lay(): the routine as it is, but that no table is carried. Its own code goes on to fill
+# the two tables that are no plain copies. It exits with 0 when a signal ends it half-way; a line says that it came through.
+_LAY = r"""
+import json
+from synapse._scripts import synapse_port_db as routine
+
+set_up, handle, tables = routine.Porter.setup_table, routine.Porter.handle_table, []
+
+
+async def setup_table(self, table):
+    if table in ("sent_transactions", "user_directory_stream_pos"):
+        return await set_up(self, table)
+    tables.append(table)
+    return table, 0, 0, 1, 0
+
+
+async def handle_table(self, table, *numbers):
+    if table == "user_directory_stream_pos":
+        await handle(self, table, *numbers)
+
+
+routine.Porter.setup_table, routine.Porter.handle_table = setup_table, handle_table
+routine.Progress.done = lambda self: print(json.dumps({"laid": sorted(tables)}), flush=True)
+routine.main()
+"""
+_LAID = re.compile(r'\{"laid": .*\}')
 
 # What update_synapse_database logs when an update fails: synapse/metrics/background_process_metrics.py.
 _BACKGROUND_FAILURE = "Background process 'background_updates' threw an exception"
@@ -154,13 +184,39 @@ def run(command: list[str], config: dict, sqlite_database: str, batch_size: int)
         words = [*command, "--sqlite-database", sqlite_database, "--postgres-config", path, "--batch-size", str(batch_size)]
         status, last = _followed(words, os.path.dirname(path), f"{sqlite_database}.port.log", hear)
     if status:
-        why = f"it was ended by signal {-status}" if status < 0 else _EXITS.get(status, f"it ended with status {status}")
-        raise Refusal(
-            f"Synapse's port routine did not finish: {why}. Its last words: {last or 'none'}",
-            f"Read {sqlite_database}.port.log and the server's log, mend what they name and run this again; it goes on where it "
-            "stopped.",
-        )
+        raise _unfinished(status, last, sqlite_database)
     return progress
+
+
+def lay(python: list[str], config: dict, sqlite_database: str) -> list[str]:
+    """Let the routine do all but carry rows: both schemas, background updates, sequences. Return the tables it would carry.
+
+    ``python`` runs Synapse's interpreter. What it says goes where run() has it, and so does a Refusal.
+    """
+    laid, progress = [], Progress()
+    with _configured(config, sqlite_database) as path, _progress.Progress(f"{sqlite_database}.progress.json", "port") as told:
+
+        def hear(line: str) -> None:
+            if _LAID.fullmatch(line):
+                laid.extend(json.loads(line)["laid"])
+            progress.hear(line)
+            progress.tell(told)
+
+        words = [*python, "-c", _LAY, "--sqlite-database", sqlite_database, "--postgres-config", path]
+        status, last = _followed(words, os.path.dirname(path), f"{sqlite_database}.port.log", hear)
+    if status or not laid:
+        raise _unfinished(status, last, sqlite_database)
+    return laid
+
+
+def _unfinished(status: int, last: str, sqlite_database: str) -> Refusal:
+    """Return the Refusal for a routine that ended with ``status``, or with 0 half-way, and these ``last`` words."""
+    why = f"it was ended by signal {-status}" if status < 0 else _EXITS.get(status, f"it ended with status {status}")
+    return Refusal(
+        f"Synapse's port routine did not finish: {why}. Its last words: {last or 'none'}",
+        f"Read {sqlite_database}.port.log and the server's log, mend what they name and run this again; it goes on where it "
+        "stopped.",
+    )
 
 
 def drain(python: list[str], config: dict, sqlite_database: str) -> None:

@@ -171,6 +171,20 @@ def read(cursor, made):
     return {"made": made, "schema_version": version, **found, "checks": checks, "sequences": sequences}
 
 
+
+
+def carrying():
+    import hashlib, inspect
+
+    try:
+        names = ("setup_table", "handle_table", "handle_search_table", "_convert_rows")
+        parts = [getattr(routine.Porter, name) for name in names]
+        words = [" ".join(inspect.getsource(part).split()) for part in [*parts, routine.Store.insert_many_txn]]
+    except (AttributeError, OSError, TypeError):
+        return None
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()
+
+
 found = {
     "version": str(version).split(" ", 1)[0],  # a working copy's goes on with its branch
     "schema_version": schema_version,
@@ -178,6 +192,7 @@ found = {
     "ignored": sorted(tables["IGNORED_TABLES"]),
     "boolean": {table: sorted(columns) for table, columns in tables["BOOLEAN_COLUMNS"].items()},
     "autoincrement": sorted(getattr(routine, "AUTOINCREMENT_TABLES", ())),
+    "carrying": carrying(),
 }
 if len(sys.argv) > 1:
     try:
@@ -217,7 +232,8 @@ def ask(python: list[str], config: dict | None = None, folder: str | None = None
     """Return what the Synapse that ``python`` runs decides: a dict that can be kept as JSON.
 
     ``{version, schema_version, append_only, ignored, autoincrement (lists of tables), boolean: {table: [columns]}}``, from
-    synapse/_scripts/synapse_port_db.py and synapse/storage/schema. With ``config``, Synapse's configuration with a psycopg2
+    synapse/_scripts/synapse_port_db.py and synapse/storage/schema; ``carrying`` is a digest of the code there that carries rows,
+    None where it cannot be read. With ``config``, Synapse's configuration with a psycopg2
     ``database:`` section, also ``target``, the PostgreSQL schema that this Synapse makes there: ``{made (whether it was there
     already), schema_version, columns: {table: {column: {type, length, required (NOT NULL), default (has one), always (only
     the server gives it)}}}, foreign_keys: [{name, table, columns, parent, parent_columns}], unique: {table: [[columns]]},

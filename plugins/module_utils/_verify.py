@@ -11,7 +11,6 @@ but the ones it ignores and the schema's own versions. Whatever no rule explains
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import re
 import time
@@ -20,12 +19,11 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _carry,
     _compare,
     _connection,
-    _database,
     _move,
-    _nulls,
     _progress,
     _sqlite,
     _synapse,
+    _tables,
 )
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
@@ -56,13 +54,6 @@ _WHY = {
     "only_postgresql_column": "SQLite's table has no such column.",
 }
 
-_TABLES = """
-SELECT c.relname, coalesce(json_agg(json_build_array(a.attname, format_type(a.atttypid, a.atttypmod)) ORDER BY a.attnum)
-    FILTER (WHERE a.attgenerated = ''), '[]')
-FROM pg_class c LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') GROUP BY 1
-"""
-
 
 def verify(params: dict, check_mode: bool) -> dict:
     """Compare the databases, carry over what may be; return the result of the module synapse_port_verify.
@@ -72,15 +63,13 @@ def verify(params: dict, check_mode: bool) -> dict:
     source = params["sqlite_database"]
     _sqlite.require_database(source)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_temporary_beside(source))
-        lite = stack.enter_context(_sqlite.reading(source))
         progress = stack.enter_context(_progress.Progress(f"{source}.progress.json", "verify"))
         connection = stack.enter_context(_connection.session(params, autocommit=True, what="synapse_port_verify"))
         cursor = stack.enter_context(connection.cursor())
         if params["carry_changes"]:
             stack.enter_context(_move.only_one(cursor, params["login_db"]))
             _move.require_unused(cursor)
-        stack.enter_context(_one_moment(lite, cursor, writing=params["carry_changes"] and not check_mode))
+        lite = stack.enter_context(both_sides(source, cursor, writing=params["carry_changes"] and not check_mode))
         if params["carry_changes"]:
             _carry.require_ours(cursor, source)
         comparison = Comparison(lite, cursor, _routine(cursor, params), progress)
@@ -169,8 +158,17 @@ def _temporary_beside(path: str):
 
 
 @contextlib.contextmanager
+def both_sides(source: str, cursor, writing: bool):
+    """Yield a connection to the SQLite database ``source``; it and ``cursor`` show both sides as they are at one moment.
+
+    Each is in a transaction within the block, and PostgreSQL's is kept if the block ends well.
+    """
+    with _temporary_beside(source), _sqlite.reading(source) as lite, _one_moment(lite, cursor, writing):
+        yield lite
+
+
+@contextlib.contextmanager
 def _one_moment(lite, cursor, writing: bool):
-    """Show both sides as they are at one moment, each in a transaction; PostgreSQL's is kept if the block ends well."""
     _compare.prepare(lite)
     encoding = lite.execute("PRAGMA encoding").fetchone()[0]
     if encoding != "UTF-8":
@@ -203,10 +201,7 @@ class Comparison:
         self._started = time.monotonic()
         self.differing: dict[str, dict] = {}
         lite.text_factory = str
-        self.theirs = self._asked(_TABLES)
-        self.keys = _database.unique_keys(cursor)
-        self.nullable = _nulls.columns(cursor, routine)
-        self.mine = dict(lite.execute("SELECT name, coalesce(sql, '') FROM sqlite_master WHERE type = 'table' ORDER BY name"))
+        self.both = _tables.Tables(lite, cursor, routine)
         self._sort()
 
     @property
@@ -214,10 +209,11 @@ class Comparison:
         """How long it has been at work."""
         return round(time.monotonic() - self._started, 1)
 
-    def run(self) -> int:
-        """Compare every table; return how many rows were compared."""
-        done, total = 0, sum(self._estimated(table.name) for table in self.tables)
-        for table in self.tables:
+    def run(self, names: set[str] | None = None) -> int:
+        """Compare every table, or those of ``names``; return how many rows were compared."""
+        tables = [table for table in self.tables if names is None or table.name in names]
+        done, total = 0, sum(self._estimated(table.name) for table in tables)
+        for table in tables:
             rows = self._compare(table, lambda rows, name=table.name, before=done: self._tell(name, before + rows, total))
             done += rows
             self._tell(table.name, done, total)
@@ -239,10 +235,6 @@ class Comparison:
         expected = sorted(self.expected, key=lambda one: (one["rule"], one["table"]))
         return {"equal": not self.differing, "rows": rows, "tables": dict(self.differing), "expected": expected}
 
-    def _asked(self, query: str) -> dict:
-        self.cursor.execute(query)
-        return dict(self.cursor.fetchall())
-
     def _tell(self, name: str, done: int, total: int) -> None:
         self.progress.tell(doing=name, done=done, total=max(total, done))
 
@@ -254,24 +246,27 @@ class Comparison:
 
     def _sort(self) -> None:
         """Sort every table of either side into those that are compared and those for which a rule stands."""
-        virtual = [name for name, words in self.mine.items() if words.upper().startswith("CREATE VIRTUAL")]
+        mine, theirs = self.both.mine, self.both.theirs
+        virtual = [name for name, words in mine.items() if words.upper().startswith("CREATE VIRTUAL")]
         shadows = {f"{name}_{part}" for name in virtual for part in _SHADOWS}
-        for name in self.mine:
+        for name in mine:
             if name in self.routine["ignored"]:
                 self._expect_rows(name, "ignored")
-            elif name.startswith("sqlite_") or (name in shadows and name not in self.theirs):
+            elif name.startswith("sqlite_") or (name in shadows and name not in theirs):
                 self._expect_rows(name, "sqlite")
             elif name in _synapse.BOOKKEEPING:
                 self._expect_rows(name, "bookkeeping")
-            elif name not in self.theirs:
+            elif name not in theirs:
                 self._expect_rows(name, "left_behind")
             elif name == "user_directory_stream_pos":
                 self._stream_position(name)
-            elif name == "event_search":
-                self.tables.append(self._search())
             else:
-                self.tables.append(self._table(name))
-        for name in sorted(set(self.theirs) - set(self.mine)):
+                if name == "event_search":
+                    self._without_event(name)
+                else:
+                    self._one_sided(name)
+                self.tables.append(self.both.table(name))
+        for name in sorted(set(theirs) - set(mine)):
             rows = self._count_there(name)
             if rows:
                 self._expect(name, "bookkeeping" if name in _synapse.BOOKKEEPING else "only_postgresql", rows)
@@ -289,55 +284,23 @@ class Comparison:
         self.cursor.execute(f"SELECT count(*) FROM public.{_sqlite.quoted(name)}")
         return self.cursor.fetchone()[0]
 
-    def _table(self, name: str) -> _compare.Table:
-        """Return what is compared of a table: the columns that both sides have, whose names differ in case at most."""
-        boolean = {one.lower() for one in self.routine["boolean"].get(name, [])}
-        nullable = self.nullable.get(name, ([], []))[1]
-        mine = {row[1].lower(): row[1] for row in self.lite.execute(f"PRAGMA table_info({_sqlite.quoted(name)})")}
-        columns = []
-        for there, kind in self.theirs[name]:
-            here = mine.pop(there.lower(), None)
-            if here is None:
-                self._one_sided(name, there, "only_postgresql_column")
-            else:
-                lite = f"t.{_sqlite.quoted(here)}"
-                columns.append(_compare.column(there, lite, kind, there.lower() in boolean, there in nullable))
-        for here in mine.values():
-            self._one_sided(name, here, "only_sqlite_column")
-        return _compare.Table(name, f"{_sqlite.quoted(name)} AS t", tuple(columns), self._key(name, columns))
+    def _one_sided(self, name: str) -> None:
+        """Expect what the columns hold that only one side has."""
+        here, there = self.both.one_sided(name)
+        for column in there:
+            self.cursor.execute(f"SELECT count({_sqlite.quoted(column)}) FROM public.{_sqlite.quoted(name)}")
+            self._expect(name, "only_postgresql_column", self.cursor.fetchone()[0], why=f"The column {column}:")
+        for column in here:
+            rows = self.lite.execute(f"SELECT count({_sqlite.quoted(column)}) FROM {_sqlite.quoted(name)}").fetchone()[0]
+            self._expect(name, "only_sqlite_column", rows, why=f"The column {column}:")
 
-    def _one_sided(self, table: str, column: str, rule: str) -> None:
-        query = f"SELECT count({_sqlite.quoted(column)}) FROM {{}}{_sqlite.quoted(table)}"
-        if rule == "only_sqlite_column":
-            rows = self.lite.execute(query.format("")).fetchone()[0]
-        else:
-            self.cursor.execute(query.format("public."))
-            rows = self.cursor.fetchone()[0]
-        self._expect(table, rule, rows, why=f"The column {column}:")
-
-    def _key(self, name: str, columns: list[_compare.Column]) -> tuple[str, ...]:
-        """Return the columns of a unique index of PostgreSQL's, if both sides can write them; nothing where there is none."""
-        plain = {one.name for one in columns if one.kind != "special"}
-        key = tuple(self.keys.get(name, [()])[0])
-        return key if plain.issuperset(key) else ()
-
-    def _search(self) -> _compare.Table:
-        """Return event_search as handle_search_table() ports it: joined with its event, the text as its search vector."""
-        name = "event_search"
-        here = {"origin_server_ts": "e.origin_server_ts", "stream_ordering": "e.stream_ordering", "vector": "t.value"}
-        columns = []
-        for there, kind in self.theirs[name]:
-            found = _compare.column(there, here.get(there, f"t.{_sqlite.quoted(there)}"), kind, False)
-            if there == "vector":
-                found = dataclasses.replace(found, takes="to_tsvector('english', {})")
-            columns.append(found)
+    def _without_event(self, name: str) -> None:
+        """Expect the search entries that have no event."""
         alone = "SELECT {} FROM event_search AS t LEFT JOIN events AS e USING (event_id, room_id) WHERE e.event_id IS NULL"
         rows = self.lite.execute(alone.format("count(*)")).fetchone()[0]
         if rows:
             some = self.lite.execute(alone.format("t.rowid") + f" LIMIT {_EXAMPLES}")
             self._expect(name, "no_event", rows, [f"rowid={row[0]}" for row in some])
-        source = "event_search AS t CROSS JOIN events AS e USING (event_id, room_id)"
-        return _compare.Table(name, source, tuple(columns), self._key(name, columns))
 
     def _stream_position(self, name: str) -> None:
         """The routine puts one row, whose position is NULL, where SQLite has any (handle_table)."""

@@ -57,15 +57,17 @@ options:
     default: false
   engine:
     description:
-      - What carries the rows over. V(synapse) is Synapse's own routine.
+      - What carries the rows over. V(synapse) is Synapse's own routine, which sends them one by one. V(copy) sends the same
+        rows by C(COPY), from several processes; it lets Synapse's own code do the rest, and on a later run compares what the
+        routine would carry again.
+      - A release of Synapse whose routine has other rules than those that V(copy) knows is ported by V(synapse), with a warning.
     type: str
-    choices: [synapse]
+    choices: [copy, synapse]
     default: synapse
   batch_size:
     description:
-      - How many rows the routine carries at a time.
+      - How many rows are carried over in one transaction. By default 1000 by the engine V(synapse), and 50000 by V(copy).
     type: int
-    default: 1000
 requirements:
   - psycopg2 and PyYAML, for the Python that Ansible uses there or for O(synapse_python)
 seealso:
@@ -94,6 +96,11 @@ finished:
   description: Whether everything in O(sqlite_database) is in PostgreSQL now.
   returned: always
   type: bool
+engine:
+  description: What carried the rows over.
+  returned: when the routine ran
+  type: str
+  sample: copy
 tables:
   description: For each table that the routine ported, how many rows are there, how many it counted, and how many it dropped
     because PostgreSQL cannot store them (NUL characters).
@@ -128,6 +135,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
     _connection,
+    _copy,
     _database,
     _interpreter,
     _move,
@@ -168,20 +176,38 @@ def port(params: dict, check_mode: bool) -> dict:
             if check_mode:
                 return {"changed": True, "finished": False}
             _move.clear_half_schema(cursor)
+            before = _move.record(cursor)
+            engine = params["engine"] if _copy.knows(routine) else "synapse"
+            routine = {**routine, "engine": engine, "again": _move.is_again(cursor, before)}
             _move.begin(cursor, source, digest, config["server_name"], routine)
             if facts["background_updates"]:
                 _routine.drain(python, config, source)
-            return port_all(cursor, params, config, routine, digest)
+            return port_all(cursor, params, config, routine, digest, before)
 
 
-def port_all(cursor, params: dict, config: dict, routine: dict, digest: str) -> dict:
-    """Run the routine and do what it leaves undone; record that all is there; return the module's result."""
+def carry_over(cursor, params: dict, config: dict, routine: dict, digest: str, before: _move.Record | None) -> _routine.Progress:
+    """Let the engine that was chosen carry the rows over; ``before`` is the record of the move before this run."""
+    source = params["sqlite_database"]
+    if routine["engine"] == "synapse":
+        command = params["command"] or [params["synapse_python"], "-m", "synapse._scripts.synapse_port_db"]
+        return _routine.run(command, config, source, params["batch_size"] or _routine.ROWS)
+    known = before.routine if before else {}
+    laid = known.get("laid") and known["version"] == routine["version"]
+    goes_on = laid and not routine["again"] and digest in before.digests
+    if not goes_on and not (laid and routine["again"]):
+        tables = _routine.lay(_synapse.python_words(params), config, source)
+        _copy.require_same_tables(cursor, source, routine, tables)
+    rows = params["batch_size"] or _copy.ROWS
+    return _copy.copy(cursor, _routine.connection_keywords(config), source, routine, goes_on, rows)
+
+
+def port_all(cursor, params: dict, config: dict, routine: dict, digest: str, before: _move.Record | None) -> dict:
+    """Carry everything over and do what the routine leaves undone; record that all is there; return the module's result."""
     source, copy = params["sqlite_database"], os.stat(params["sqlite_database"])
-    command = params["command"] or [params["synapse_python"], "-m", "synapse._scripts.synapse_port_db"]
     started = time.monotonic()
     _sequences.mend(cursor)  # the routine opens the target as Synapse does, which refuses one that lags
     try:
-        progress = _routine.run(command, config, source, params["batch_size"])
+        progress = carry_over(cursor, params, config, routine, digest, before)
     except BaseException:
         _move.end_routine(cursor)
         raise
@@ -197,6 +223,7 @@ def port_all(cursor, params: dict, config: dict, routine: dict, digest: str) -> 
     return {
         "changed": True,
         "finished": True,
+        "engine": routine["engine"],
         "tables": progress.tables,
         "restored": restored,
         "sequences": sequences["sequences"],
@@ -212,8 +239,8 @@ def main() -> None:
             config=dict(type="list", elements="path", required=True),
             **_synapse.CALLED,
             drain_background_updates=dict(type="bool", default=False),
-            engine=dict(type="str", choices=["synapse"], default="synapse"),
-            batch_size=dict(type="int", default=1000),
+            engine=dict(type="str", choices=["copy", "synapse"], default="synapse"),
+            batch_size=dict(type="int"),
         ),
         mutually_exclusive=[("synapse_python", "command")],
         required_one_of=[("synapse_python", "command")],
@@ -223,9 +250,11 @@ def main() -> None:
     params = module.params
     with told_to(module):
         _interpreter.need({"yaml": "PyYAML", "psycopg2": "psycopg2"}, params["synapse_python"])
-        if params["batch_size"] < 1:
+        if params["batch_size"] is not None and params["batch_size"] < 1:
             raise Refusal(f"A batch of {params['batch_size']} rows carries nothing.", "Give a batch_size of 1 or more.")
         result = port(params, module.check_mode)
+        if result.get("engine", params["engine"]) != params["engine"]:
+            module.warn("The engine copy does not know the port routine of this Synapse; Synapse's own carried the rows over.")
     module.exit_json(**result)
 
 

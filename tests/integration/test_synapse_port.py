@@ -44,7 +44,7 @@ def scripted(move, script: str) -> dict:
     path.write_text(f'#!/bin/sh\nroutine="{move.server.python} -m synapse._scripts.synapse_port_db"\n{script}\n')
     path.chmod(0o755)
     options = dict(move.options)
-    return {"python_command": [options.pop("synapse_python")], "command": [str(path)], **options}
+    return {"python_command": [options.pop("synapse_python")], "command": [str(path)], **options, "engine": "synapse"}
 
 
 def test_ported_once_then_recognised_then_extended_and_then_never_over_live_data(run, move, homeserver):
@@ -337,7 +337,7 @@ def test_a_null_that_means_true_does_not_become_false(run, move):
         " (id, user_name, profile_tag, kind, app_id, app_display_name, device_display_name, pushkey, ts, enabled)"
         " VALUES (1, '@person0:localhost', '', 'http', 'app', 'App', 'Phone', 'key', 1, NULL)"
     )
-    done = run("synapse_port", move.options)
+    done = run("synapse_port", {**move.options, "engine": "synapse"})
     assert done["restored"] == {"users.approved": 1, "pushers.enabled": 1}, done
     assert move.rows("SELECT enabled FROM pushers") == [(None,)]
     assert move.rows("SELECT approved FROM users ORDER BY name LIMIT 2") == [(None,), (False,)]

@@ -2,6 +2,7 @@
 """A homeserver's way to PostgreSQL: a copy of its SQLite database, an empty database, and the configuration that joins them."""
 
 import contextlib
+import os
 import pathlib
 import shutil
 import sqlite3
@@ -14,6 +15,9 @@ from support import clusters, conversation, synapse
 
 USER = "synapse"
 PASSWORD = "synapse's %{ }'\" word: #1"
+
+# The engine of the ports; the environment's ENGINE chooses another one for all tests.
+ENGINE = os.environ.get("ENGINE", "synapse")
 
 
 class Move:
@@ -37,6 +41,7 @@ class Move:
             "sqlite_database": str(self.source),
             "config": [str(self.config)],
             "synapse_python": str(self.server.python),
+            "engine": ENGINE,
         }
 
     @property

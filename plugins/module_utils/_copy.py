@@ -1,0 +1,416 @@
+# Copyright: the matrixops.synapse_postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The engine ``copy``: the rows that Synapse's port routine would carry over, by COPY and several processes at once.
+
+Synapse's own code lays the schema, runs the background updates, sets the sequences and says which tables there are
+(_routine.lay()). Then every table goes over in parts. SQLite writes a part's rows as lines of COPY's CSV format, in its own C
+code; they and the border up to which the table has come, in the routine's own table port_from_sqlite3, are one transaction.
+So either engine goes on where the other one was killed.
+
+A table that the routine would empty and fill again on a later run is compared instead, and what differs is carried over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import multiprocessing
+import multiprocessing.connection
+import os
+import time
+
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
+    _carry,
+    _compare,
+    _connection,
+    _move,
+    _progress,
+    _routine,
+    _sqlite,
+    _synapse,
+    _tables,
+    _verify,
+)
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+
+try:
+    from psycopg2 import sql
+except ImportError:
+    pass
+
+# The routines whose rules these are, by _synapse.ask()'s ``carrying``: Synapse 1.143 to 1.163.
+KNOWN = {"f2599f1dd2ebe837c5ec9cfa909f44e845771132f44ee36e6acdf5eab12a61ff"}
+
+# Rows of a part where nothing else is said, and bytes that COPY is handed at once.
+ROWS = 50_000
+_PIECE = 1 << 20
+
+# Processes at most: the server has one at work for each of them.
+_WORKERS = 4
+
+# How a value stands between two quotes: no text of Synapse's is likely to have the character, and none has to.
+_QUOTE = "\x01"
+_COPY = "COPY {} ({}) FROM STDIN (FORMAT csv, DELIMITER ',', QUOTE E'\\x01')"
+
+
+def knows(routine: dict) -> bool:
+    """Tell whether the rules of the installed Synapse's routine are those that this engine follows."""
+    return routine.get("carrying") in KNOWN
+
+
+def require_same_tables(cursor, source: str, routine: dict, tables: list[str]) -> None:
+    """Raise Refusal unless ``tables``, those that Synapse's routine would set up, are those that copy() carries over."""
+    with _sqlite.reading(source) as lite:
+        both = _tables.Tables(lite, cursor, routine)
+    ours = _synapse.carried(both.mine, both.theirs, routine) - {"sent_transactions"}
+    other = sorted(ours ^ (set(tables) - set(routine["ignored"])))
+    if other:
+        raise Refusal(
+            f"Synapse {routine['version']} chooses the tables of a move by other rules than the engine copy: {other[0]} is one.",
+            "Port with engine: synapse.",
+        )
+
+
+def copy(cursor, libpq: dict, source: str, routine: dict, goes_on: bool, rows: int) -> _routine.Progress:
+    """Carry over what the target lacks of the SQLite database ``source``; return how many rows went over.
+
+    ``cursor`` is the target's, on a connection that autocommits, ``libpq`` the keywords for others. ``routine`` is the move's, as
+    in _move.Record. ``goes_on``: an earlier run of this engine on the very same file was killed. ``rows`` at most are carried in
+    one transaction. Raises Refusal.
+    """
+    with _progress.Progress(f"{source}.progress.json", "port") as told, _sqlite.reading(source) as lite:
+        told.tell(doing="counting", done=0, total=0, now=True)
+        both = _tables.Tables(lite, cursor, routine)
+        carried = _synapse.carried(both.mine, both.theirs, routine)
+        rewritten = carried - set(routine["append_only"])
+        if not routine["again"] and not goes_on:
+            _empty(cursor, rewritten, carried)
+        _begin(cursor, carried)
+        _move.laid(cursor)
+        plan = _Plan(lite, cursor, both, carried - rewritten if routine["again"] else carried, rows)
+    with _progress.Progress(f"{source}.progress.json", "port") as told:
+        _Crew(plan, source, libpq, told).run()
+        if routine["again"]:
+            _bring_up(cursor, source, routine, rewritten, told)
+    return plan.progress
+
+
+def _empty(cursor, rewritten: set[str], carried: set[str]) -> None:
+    """Empty what an earlier run left in the tables ``rewritten``, as setup_table() of the routine does, and begin them anew.
+
+    Tables that refer to them go with them, and begin anew, too.
+    """
+    concerned = sorted(_carry.concerned(cursor, [name for name in rewritten if _holds_rows(cursor, name)]))
+    cursor.execute("BEGIN")
+    if concerned:
+        names = sql.SQL(", ").join(sql.Identifier("public", name) for name in concerned)
+        cursor.execute(sql.SQL("TRUNCATE {}").format(names))
+    anew = [name for name in {*concerned, *rewritten} if name in carried]
+    cursor.execute("DELETE FROM public.port_from_sqlite3 WHERE table_name = ANY (%s)", (anew,))
+    cursor.execute("COMMIT")
+
+
+def _holds_rows(cursor, name: str) -> bool:
+    cursor.execute(sql.SQL("SELECT EXISTS (SELECT FROM {})").format(sql.Identifier("public", name)))
+    return cursor.fetchone()[0]
+
+
+def _begin(cursor, carried: set[str]) -> None:
+    """Give every table a border, as setup_table() of the routine does."""
+    cursor.execute(
+        "INSERT INTO public.port_from_sqlite3 SELECT name, 1, 0 FROM unnest(%s::text[]) AS name ON CONFLICT DO NOTHING",
+        (sorted(carried),),
+    )
+
+
+def _bring_up(cursor, source: str, routine: dict, names: set[str], told: _progress.Progress) -> None:
+    """Make the tables ``names`` hold what SQLite's hold, where they differ, and set their borders to the ends.
+
+    The routine empties them and carries every row again. Here they are proved to be equal, or made so.
+    """
+    with _verify.both_sides(source, cursor, writing=True) as lite:
+        comparison = _verify.Comparison(lite, cursor, routine, told)
+        comparison.run(names)
+        tables = {table.name: table for table in comparison.tables if table.name in comparison.differing}
+        if tables:
+            _carry.carry(lite, cursor, tables)
+            comparison.again(_carry.concerned(cursor, list(tables)) & names)
+        if comparison.differing:
+            raise Refusal(
+                f"The tables {', '.join(sorted(comparison.differing))} still differ after their rows were carried over.",
+                "Give the move a new, empty database (synapse_postgres_database), or port with engine: synapse.",
+            )
+        for name in names:
+            low, high = lite.execute(f"SELECT min(rowid), max(rowid) FROM {_sqlite.quoted(name)}").fetchone()
+            cursor.execute(
+                "UPDATE public.port_from_sqlite3 SET forward_rowid = %s, backward_rowid = %s WHERE table_name = %s",
+                (max((high or 0) + 1, 1), min(low - 1, 0) if low is not None else 0, name),
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """The rows of ``table`` with row ids from ``low`` to ``high``, which move its ``border`` (a column) to ``after``."""
+
+    table: str
+    low: int
+    high: int
+    border: str
+    before: int
+    after: int
+
+
+class _Way:
+    """How a table goes over: ``query`` on SQLite, ``statements`` before and after ``copy`` on PostgreSQL."""
+
+    def __init__(self, table: _compare.Table) -> None:
+        there, names = f"public.{_sqlite.quoted(table.name)}", ", ".join(_sqlite.quoted(one.name) for one in table.columns)
+        line = " || ',' || ".join(map(_csv, table.columns))
+        self.query = f"SELECT {line} || char(10) FROM {table.source} WHERE t.rowid >= ? AND t.rowid <= ? ORDER BY t.rowid"
+        self.first, self.last = "", ""
+        if all(one.takes in ("{}", f"CAST({{}} AS {one.type})") for one in table.columns):
+            self.copy = _COPY.format(there, names)
+            return
+        # What only a function of the server makes of a value waits in a table of its own.
+        waiting = ", ".join(
+            f"{_sqlite.quoted(one.name)} {'text' if one.kind == 'special' else one.type}" for one in table.columns
+        )
+        self.first = f"CREATE TEMP TABLE copied ({waiting}) ON COMMIT DROP"
+        self.copy = _COPY.format("pg_temp.copied", names)
+        given = ", ".join(one.takes.format(_sqlite.quoted(one.name)) for one in table.columns)
+        self.last = f"INSERT INTO {there} ({names}) SELECT {given} FROM pg_temp.copied"
+
+
+def _csv(one: _compare.Column) -> str:
+    """Return SQLite's expression for a value of the column in a line of CSV, as the routine would have it stored.
+
+    NULL is nothing, an empty text two quotes.
+    """
+    name = one.lite
+    text = f"char(1) || replace({name}, char(1), char(1, 1)) || char(1)"
+    odd = f"as_given(CASE typeof({name}) WHEN 'text' THEN CAST({name} AS BLOB) ELSE {name} END, typeof({name}), '{one.kind}')"
+    if one.kind in ("bool", "bool or null"):
+        true = f"CASE WHEN typeof({name}) IN ('integer', 'real') THEN {name} <> 0 ELSE length(CAST({name} AS BLOB)) > 0 END"
+        null = f"WHEN {name} IS NULL THEN ''" if one.kind == "bool or null" else ""
+        return f"CASE {null} WHEN {true} THEN 't' ELSE 'f' END"
+    plain = {"int": ("integer", name), "bytea": ("blob", f"'\\x' || hex({name})")}
+    kind, value = plain.get(one.kind, ("text", text))
+    return f"CASE typeof({name}) WHEN '{kind}' THEN {value} WHEN 'null' THEN '' ELSE {odd} END"
+
+
+def _as_given(value: object, kind_here: str, kind: str) -> bytes:
+    """Return a value's part of a line of CSV where SQLite's own functions do not do: the function as_given() there."""
+    text = value if kind_here == "text" else _compare.stored(value, kind).encode("utf-8", "surrogateescape")
+    quote = _QUOTE.encode()
+    return quote + text.replace(quote, quote * 2) + quote
+
+
+class _Plan:
+    """What has to go over: the ``ways`` of the tables that are left, their parts one after the other, and the ``progress``."""
+
+    def __init__(self, lite, cursor, both: _tables.Tables, carried: set[str], rows: int) -> None:
+        self._rows = rows
+        cursor.execute(
+            "SELECT table_name, forward_rowid, backward_rowid FROM public.port_from_sqlite3 WHERE table_name = ANY (%s)",
+            (sorted(carried),),
+        )
+        self._borders = {name: {"forward_rowid": forward, "backward_rowid": backward} for name, forward, backward in cursor}
+        self.ways, self.progress, self._at_work = {}, _routine.Progress(), dict.fromkeys(carried, 0)
+        self._parents: dict[str, set[str]] = {}
+        for name in carried:
+            rows = self._count(lite, name)
+            if rows:
+                self.ways[name] = _Way(both.table(name))
+                self.progress.tables[name] = {"rows": 0, "total": rows, "dropped": 0}
+        for child, parent in _tables.references(cursor):
+            if parent in self.ways:
+                self._parents.setdefault(child, set()).add(parent)
+        self._left = sorted(self.ways, key=lambda name: -self.progress.tables[name]["total"])
+
+    def _count(self, lite, name: str) -> int:
+        border = self._borders[name]
+        query = f"SELECT count(*) FROM {_sqlite.quoted(name)} WHERE rowid"
+        beyond = lite.execute(f"{query} >= ?", (border["forward_rowid"],)).fetchone()[0]
+        if name == "event_search":
+            return beyond
+        return beyond + lite.execute(f"{query} <= ?", (border["backward_rowid"],)).fetchone()[0]
+
+    def next(self, lite) -> _Part | None:
+        """Return the next part that can go over now; None when there is none. ``lite`` is SQLite's connection."""
+        # The table that the fewest are at work on, then the largest.
+        for name in sorted(self._left, key=lambda name: self._at_work[name]):
+            if not all(map(self._is_over, self._parents.get(name, ()))):
+                continue
+            part = self._part(lite, name)
+            if part:
+                self._at_work[name] += 1
+                return part
+            self._left.remove(name)
+        return None
+
+    def _is_over(self, name: str) -> bool:
+        return name not in self._left and not self._at_work[name]
+
+    def done(self, part: _Part, rows: int, dropped: int) -> None:
+        """Note that ``part`` has gone over."""
+        self._at_work[part.table] -= 1
+        table = self.progress.tables[part.table]
+        table["rows"], table["dropped"] = table["rows"] + rows, table["dropped"] + dropped
+        self.progress.doing = part.table
+
+    def _part(self, lite, name: str) -> _Part | None:
+        border = self._borders[name]
+        table = _sqlite.quoted(name)
+        for column, beyond, order, step in (("forward_rowid", ">=", "", 1), ("backward_rowid", "<=", "DESC", -1)):
+            if name == "event_search" and step < 0:
+                continue
+            query = f"SELECT rowid FROM {table} WHERE rowid {beyond} ? ORDER BY rowid {order} LIMIT 1"
+            start = lite.execute(query, (border[column],)).fetchone()
+            if start is None:
+                continue
+            end = lite.execute(f"{query} OFFSET {self._rows - 1}", (border[column],)).fetchone()
+            end = end or lite.execute(f"SELECT {'max' if step > 0 else 'min'}(rowid) FROM {table}").fetchone()
+            low, high = sorted((start[0], end[0]))
+            before, border[column] = border[column], end[0] + step
+            return _Part(name, low, high, column, before, border[column])
+        return None
+
+
+class _Crew:
+    """Processes that carry the parts of ``plan`` over, each with connections of its own."""
+
+    def __init__(self, plan: _Plan, source: str, libpq: dict, told: _progress.Progress) -> None:
+        self._plan, self._source, self._libpq, self._told = plan, source, libpq, told
+        # A process that is forked has all modules at hand, wherever Ansible has unpacked them.
+        self._context = multiprocessing.get_context("fork")
+
+    def run(self) -> None:
+        """Carry everything over. Raises Refusal, when all of them have ended."""
+        crew: dict = {}
+        try:
+            for _number in range(max(2, min(_WORKERS, len(os.sched_getaffinity(0))))):
+                mine, theirs = self._context.Pipe()
+                # A pipe tells of its owner's end when nobody else has it open, and a process that is forked has all of them.
+                words = (theirs, [*crew, mine], self._source, self._libpq, self._plan.ways)
+                crew[mine] = self._context.Process(target=_work, args=words)
+                crew[mine].start()
+                theirs.close()
+            with _sqlite.reading(self._source) as lite:
+                self._hand_out(lite, list(crew))
+        except BaseException:
+            for process in crew.values():
+                process.kill()
+            raise
+        finally:
+            for pipe, process in crew.items():
+                pipe.close()
+                process.join()
+
+    def _hand_out(self, lite, idle: list) -> None:
+        at_work: dict = {}
+        while True:
+            while idle:
+                part = self._plan.next(lite)
+                if part is None:
+                    break
+                pipe = idle.pop()
+                with _heard_of(part):
+                    pipe.send(part)
+                at_work[pipe] = part
+            if not at_work:
+                return
+            for pipe in multiprocessing.connection.wait(list(at_work)):
+                part = at_work.pop(pipe)
+                with _heard_of(part):
+                    answer = pipe.recv()
+                if isinstance(answer[0], str):
+                    raise Refusal(*answer)
+                self._plan.done(part, *answer)
+                self._plan.progress.tell(self._told)
+                idle.append(pipe)
+
+
+@contextlib.contextmanager
+def _heard_of(part: _Part):
+    """Turn the end of the process at the other end of a pipe into a Refusal."""
+    try:
+        yield
+    except (EOFError, ConnectionError):
+        raise Refusal(
+            f"A process that carried rows of {part.table} over was killed.",
+            "See the host's log (journalctl -k tells of a lack of memory), then run this again; it goes on where it stopped.",
+        ) from None
+
+
+def _work(pipe, others: list, source: str, libpq: dict, ways: dict[str, _Way]) -> None:
+    """Carry over the parts that come by ``pipe``, until it is closed; answer each with (rows, dropped), or a refusal's words."""
+    parent = os.getppid()
+    for other in others:
+        other.close()
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        try:
+            with _sqlite.reading(source) as lite, _connection.connected(libpq, what="routine") as connection:
+                lite.text_factory = bytes
+                lite.create_function("as_given", 3, _as_given)
+                with connection.cursor() as cursor:
+                    # The last transaction of the move waits for the disk, and so for these as well.
+                    cursor.execute("SET synchronous_commit = off; SET client_encoding = 'UTF8'")
+                    connection.commit()
+                    while True:
+                        part = pipe.recv()
+                        pipe.send(_carry_over(lite, cursor, part, ways[part.table], lambda: os.getppid() == parent))
+        except Refusal as refusal:
+            pipe.send((refusal.found, refusal.remedy))
+
+
+def _carry_over(lite, cursor, part: _Part, way: _Way, wanted) -> tuple[int, int]:
+    """Carry the rows of ``part`` over, in one transaction with its border; return how many they are, and how many were dropped.
+
+    While ``wanted()``, it waits for those who carry the parts before this one.
+    """
+    if way.first:
+        cursor.execute(way.first)
+    lines = _Lines(lite.execute(way.query, (part.low, part.high)))
+    cursor.copy_expert(way.copy, lines, _PIECE)
+    if way.last:
+        cursor.execute(way.last)
+    moved = sql.SQL("UPDATE public.port_from_sqlite3 SET {0} = %s WHERE table_name = %s AND {0} = %s")
+    while True:
+        cursor.execute(moved.format(sql.Identifier(part.border)), (part.after, part.table, part.before))
+        if cursor.rowcount:
+            break
+        if not wanted():
+            raise BrokenPipeError
+        time.sleep(0.005)
+    cursor.connection.commit()
+    return lines.rows, lines.dropped
+
+
+class _Lines:
+    """The lines of ``found``, SQLite's rows, as a file that COPY reads; without those that have a NUL character."""
+
+    def __init__(self, found) -> None:
+        self.rows = self.dropped = 0
+        self._found, self._piece, self._at = found, b"", 0
+
+    def read(self, size: int) -> bytes:
+        if self._at >= len(self._piece):
+            self._piece, self._at = self._next(size), 0
+        piece = self._piece[self._at : self._at + size]
+        self._at += len(piece)
+        return piece
+
+    def _next(self, size: int) -> bytes:
+        lines, length = [], 0
+        for (line,) in self._found:
+            if b"\0" in line:
+                self.dropped += 1
+                continue
+            lines.append(line)
+            length += len(line)
+            if length >= size:
+                break
+        self.rows += len(lines)
+        return b"".join(lines)

@@ -1,0 +1,207 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The engine copy against Synapse's own routine: the same rows, the same sequences, whatever happens on the way."""
+
+import contextlib
+import os
+import pathlib
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import time
+
+import pytest
+
+from support import faults, hurt, interrupted, modules
+from support import move as moves
+
+# What one engine makes, and of which rows: 7 rows are a part, so that the parts of a table meet.
+COPY, ROUTINE = {"engine": "copy", "batch_size": 7}, {"engine": "synapse"}
+
+
+@pytest.fixture
+def pair(tmp_path, homeserver, any_cluster):
+    """``pair(source)`` -> two Moves of the same database, each into a database of its own."""
+    with contextlib.ExitStack() as made:
+
+        def of(change) -> list[moves.Move]:
+            found = []
+            for name in ("copy", "routine"):
+                (tmp_path / name).mkdir()
+                found.append(made.enter_context(moves.prepared(tmp_path / name, homeserver[0], any_cluster)))
+            change(found[0].source)
+            shutil.copy(found[0].source, found[1].source)
+            return found
+
+        yield of
+
+
+def port(move: moves.Move, how: dict) -> dict:
+    """Port, with options of ``how``; return the module's result."""
+    done = modules.run("synapse_port", {**move.options, **how})
+    assert done.get("finished") and done.get("engine", how["engine"]) == how["engine"], done
+    return done
+
+
+def content(move: moves.Move) -> dict:
+    """Return of every table how many rows it has and a sum of their hashes; those aside that each database keeps on its own."""
+    names = move.rows(
+        "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+        " AND tablename NOT IN ('applied_schema_deltas', 'port_from_sqlite3') ORDER BY 1"
+    )
+    query = "SELECT count(*), sum(hashtextextended(t::text, 0)) FROM {} AS t"
+    return {name: move.rows(query.format(f'public."{name}"'))[0] for (name,) in names}
+
+
+def sequences(move: moves.Move) -> dict:
+    """Return of every sequence the number that it gives out next."""
+    names = move.rows("SELECT relname FROM pg_class WHERE relkind = 'S' AND relnamespace = 'public'::regnamespace ORDER BY 1")
+    query = "SELECT CASE WHEN is_called THEN last_value + 1 ELSE last_value END FROM {}"
+    return {name: move.rows(query.format(f'public."{name}"'))[0][0] for (name,) in names}
+
+
+def borders(move: moves.Move) -> dict:
+    """Return how far the routine would go on in each table that is not left out."""
+    return {
+        name: (forward, backward)
+        for name, forward, backward in move.rows("SELECT * FROM port_from_sqlite3")
+        if (forward, backward) != (1, 0)
+    }
+
+
+def require_same(pair: list[moves.Move]) -> None:
+    for what in (content, sequences, borders):
+        ours, theirs = map(what, pair)
+        assert ours == theirs, {name: (ours.get(name), theirs.get(name)) for name in ours if ours.get(name) != theirs.get(name)}
+
+
+def change(path: pathlib.Path) -> None:
+    """Add rows, change and delete some, in tables that the routine carries again on each run and in those it adds to."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE devices SET display_name = 'renamed' WHERE device_id = 'HURT1'")
+        connection.execute("DELETE FROM devices WHERE device_id = 'HURT2'")
+        connection.execute("DELETE FROM room_alias_servers WHERE rowid % 2 = 0")
+        connection.execute("UPDATE account_data SET content = content || ' ' WHERE rowid % 3 = 0")
+        connection.execute("DELETE FROM access_tokens")
+        columns = "user_id, hidden, display_name, device_id"
+        connection.execute(
+            f"INSERT INTO devices (rowid, {columns}) SELECT -50, user_id, hidden, 'new', 'NEW' FROM devices LIMIT 1"
+        )
+        for number in range(30):
+            connection.execute("INSERT INTO rejections VALUES (?, ?, 'later')", (f"$later{number}", hurt.TEXTS[number % 17]))
+        connection.execute("INSERT INTO rejections (rowid, event_id, reason, last_check) VALUES (-9000, '$below', 'x', 'y')")
+        connection.commit()
+
+
+def test_both_engines_make_the_same_of_a_database_built_to_hurt_at_first_and_again(pair):
+    both = pair(hurt.hurt)
+    done = [port(move, how) for move, how in zip(both, (COPY, ROUTINE))]
+    require_same(both)
+    dropped = [{name: table["dropped"] for name, table in one["tables"].items() if table["dropped"]} for one in done]
+    assert dropped == [hurt.DROPPED, hurt.DROPPED]
+    assert done[0]["sequences"] == done[1]["sequences"]
+    for move in both:
+        change(move.source)
+    for move, how in zip(both, (COPY, ROUTINE)):
+        port(move, how)
+    require_same(both)
+    # Each goes on where the other one ended.
+    for move in both:
+        change_again = "INSERT INTO rejections VALUES ('$third', 'third', 'time')"
+        move.lite(change_again)
+    for move, how in zip(both, (ROUTINE, COPY)):
+        port(move, how)
+    require_same(both)
+
+
+@contextlib.contextmanager
+def at_work(move: moves.Move):
+    """Run the engine copy within the block; nothing of it is left behind."""
+    with modules.started("synapse_port", {**move.options, **COPY}) as module:
+        try:
+            yield module
+        finally:
+            module.kill()
+    deadline = time.monotonic() + 30
+    while faults.processes(str(move.source)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def test_a_port_that_is_killed_again_and_again_ends_as_the_routines(pair):
+    both = pair(lambda path: None)
+    grown = interrupted.Port(both[0])
+    shutil.copy(both[0].source, both[1].source)
+    begun = time.monotonic()
+    port(both[0], COPY)
+    longest = time.monotonic() - begun
+    grown.begin_anew()
+    for moment in faults.moments():
+        with at_work(both[0]) as module:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                module.wait(moment * longest)
+    port(both[0], COPY)
+    port(both[1], ROUTINE)
+    require_same(both)
+
+
+def test_a_process_that_is_killed_ends_the_run_and_the_next_one_goes_on(pair):
+    both = pair(lambda path: None)
+    interrupted.Port(both[0])
+    shutil.copy(both[0].source, both[1].source)
+    with modules.started("synapse_port", {**both[0].options, **COPY}) as module:
+        while not both[0].rows("SELECT 1 FROM pg_stat_activity WHERE query LIKE 'COPY %%'"):
+            assert module.poll() is None, module.communicate()
+            time.sleep(0.005)
+        children = pathlib.Path(f"/proc/{module.pid}/task/{module.pid}/children").read_text().split()
+        os.kill(int(random.choice(children)), signal.SIGKILL)
+        told = module.communicate(timeout=60)[0].decode()
+    assert "was killed" in told and "it goes on where it stopped" in told, told
+    port(both[0], COPY)
+    port(both[1], ROUTINE)
+    require_same(both)
+
+
+def test_either_engine_goes_on_where_the_other_was_killed(pair):
+    both = pair(lambda path: None)
+    interrupted.Port(both[0])
+    shutil.copy(both[0].source, both[1].source)
+    for move, how in zip(both, (COPY, ROUTINE)):
+        with modules.started("synapse_port", {**move.options, **how, "batch_size": 5}) as module:
+            while not move.rows("SELECT to_regclass('port_from_sqlite3')")[0][0] or not move.rows(
+                "SELECT 1 FROM port_from_sqlite3 WHERE forward_rowid > 100"
+            ):
+                assert module.poll() is None, module.communicate()
+                time.sleep(0.01)
+            module.kill()
+    for move, how in zip(both, (ROUTINE, COPY)):
+        port(move, how)
+    require_same(both)
+
+
+def test_a_routine_with_other_rules_carries_the_rows_itself(run, pair, tmp_path):
+    move = pair(lambda path: None)[0]
+    python = _with_other_rules(move, tmp_path / "other")
+    done = run("synapse_port", {**move.options, "synapse_python": str(python), "engine": "copy"})
+    assert done.get("finished") and done["engine"] == "synapse", done
+    assert "does not know the port routine of this Synapse" in done["output"]
+
+
+def _with_other_rules(move: moves.Move, folder: pathlib.Path) -> pathlib.Path:
+    """Return an interpreter for which Synapse is as it is, but for a routine that carries rows in another way."""
+    words = "import synapse; print(synapse.__path__[0])"
+    told = subprocess.run([move.server.python, "-c", words], capture_output=True, text=True, check=True, cwd="/")
+    installed, overlay = pathlib.Path(told.stdout.strip()), folder / "synapse"
+    overlay.mkdir(parents=True)
+    for path in installed.iterdir():
+        if path.name != "_scripts":
+            (overlay / path.name).symlink_to(path)
+    shutil.copytree(installed / "_scripts", overlay / "_scripts")
+    routine = overlay / "_scripts" / "synapse_port_db.py"
+    text = routine.read_text()
+    assert "return bool(col)" in text
+    routine.write_text(text.replace("return bool(col)", "return bool(int(col or 0))"))
+    python = folder / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={folder} exec {move.server.python} "$@"\n')
+    python.chmod(0o755)
+    return python
