@@ -40,6 +40,10 @@ BUCKETS = 1024
 _BATCH_ROWS = 2000
 _BATCH_SIZE = 1 << 20
 
+# Rows of SQLite's, and blocks of PostgreSQL's, whose sums are worked out by one process at a time.
+_SHARE_ROWS = 50_000
+_SHARE_BLOCKS = 2048
+
 # PostgreSQL passes no function more arguments than 100 (FUNC_MAX_ARGS).
 _ARGUMENTS = 90
 
@@ -105,10 +109,26 @@ class Sums:
     def rows(self) -> int:
         return sum(self.counts)
 
+    def add(self, other: Sums) -> None:
+        """Count in what another part of the table holds."""
+        self.counts = [one + two for one, two in zip(self.counts, other.counts)]
+        self.sums = [one + two for one, two in zip(self.sums, other.sums)]
+        self.dropped += other.dropped
+
     def differing(self, other: Sums) -> list[int]:
         """Return the buckets in which the two differ."""
         mine, theirs = zip(self.counts, self.sums), zip(other.counts, other.sums)
         return [bucket for bucket, (one, two) in enumerate(zip(mine, theirs)) if one != two]
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """A part of ``table`` on one ``side``: here, SQLite's row ids from ``low`` to ``high``, or there, blocks up to ``high``."""
+
+    table: str
+    side: str
+    low: int
+    high: int
 
 
 def column(name: str, lite: str, kind: str, boolean: bool, nullable: bool = False) -> Column:
@@ -186,17 +206,44 @@ def prepare(lite) -> None:
     lite.execute("CREATE INDEX temp.only_there_key ON only_there (name, key)")
 
 
-def compare(lite, cursor, table: Table, tell) -> Sums:
+def compare(lite, cursor, table: Table) -> Sums:
     """Compare ``table``; return SQLite's sums, with the rows that only one side has in temp.only_here and temp.only_there.
 
-    ``lite`` is a connection that went through prepare(), ``cursor`` one of PostgreSQL's; each in one transaction.
-    ``tell(rows)`` hears how many rows are done. Memory does not grow with the table.
+    ``lite`` is a connection that went through prepare(), ``cursor`` one of PostgreSQL's; each in one transaction. Memory does
+    not grow with the table.
     """
-    theirs, mine = _at_once(cursor, table, lambda: _server_sums(cursor, table), lambda: _lite_sums(lite, cursor, table, tell))
+    theirs, mine = _at_once(cursor, table, lambda: server_sums(cursor, table), lambda: lite_sums(lite, cursor, table))
+    settle(lite, cursor, table, mine, theirs)
+    return mine
+
+
+def settle(lite, cursor, table: Table, mine: Sums, theirs: Sums) -> None:
+    """Where the sums of the two sides differ, find the rows that only one of them has: see compare()."""
     differing = mine.differing(theirs)
     if differing:
         collect(lite, cursor, table, differing)
-    return mine
+
+
+def shares(lite, cursor, table: Table) -> list[Share]:
+    """Return the parts in which a table's sums can be worked out, apart from each other, on either side."""
+    name, found = _sqlite.quoted(table.name), []
+    cursor.execute("SELECT pg_relation_size(%s::regclass) / current_setting('block_size')::int", (f"public.{name}",))
+    blocks = cursor.fetchone()[0]
+    found += [Share(table.name, "there", start, start + _SHARE_BLOCKS) for start in range(0, blocks, _SHARE_BLOCKS)]
+    low, last = lite.execute(f"SELECT min(rowid), max(rowid) FROM {name}").fetchone()
+    while low is not None:
+        query = f"SELECT rowid FROM {name} WHERE rowid >= ? ORDER BY rowid LIMIT 2 OFFSET {_SHARE_ROWS - 1}"
+        ends = [row[0] for row in lite.execute(query, (low,))]
+        found.append(Share(table.name, "here", low, ends[0] if ends else last))
+        low = ends[1] if len(ends) > 1 else None
+    return found
+
+
+def sums(lite, cursor, table: Table, share: Share) -> Sums:
+    """Return the sums of one of shares(); ``lite`` and ``cursor`` are as in compare()."""
+    if share.side == "there":
+        return server_sums(cursor, table, share)
+    return lite_sums(lite, cursor, table, share)
 
 
 def _at_once(cursor, table: Table, there, here) -> tuple:
@@ -265,9 +312,10 @@ def _received(line: bytes) -> tuple:
     return int(row), None if key == "\\N" else int(key), ctid
 
 
-def _server_sums(cursor, table: Table) -> Sums:
+def server_sums(cursor, table: Table, share: Share | None = None) -> Sums:
+    """Return the sums of PostgreSQL's rows, all of them or those of ``share``."""
     # OFFSET 0 keeps the planner from writing the hash into each place that names it, and computing it again there.
-    query = f"SELECT {_server_hash(_server_row(table))} AS hash FROM {_server_source(table)} OFFSET 0"
+    query = f"SELECT {_server_hash(_server_row(table))} AS hash FROM {_server_source(table, share)} OFFSET 0"
     cursor.execute(f"SELECT hash & {BUCKETS - 1}, count(*), sum(hash) FROM ({query}) AS rows GROUP BY 1")
     found = Sums()
     for bucket, count, total in cursor:
@@ -275,20 +323,18 @@ def _server_sums(cursor, table: Table) -> Sums:
     return found
 
 
-def _lite_sums(lite, cursor, table: Table, tell) -> Sums:
+def lite_sums(lite, cursor, table: Table, share: Share | None = None) -> Sums:
+    """Return the sums of SQLite's rows, all of them or those of ``share``."""
     found = Sums()
     counts, sums, sha256, number = found.counts, found.sums, hashlib.sha256, int.from_bytes
     if table.special:
-        for done, (row, _key, _id) in enumerate(_lite_rows(lite, cursor, table, found), 1):
+        for row, _key, _id in _lite_rows(lite, cursor, table, found, share):
             counts[row & (BUCKETS - 1)] += 1
             sums[row & (BUCKETS - 1)] += row
-            if not done & 1023:
-                tell(done)
         return found
-    done = 0
     # This loop is what verifying costs here: all else is C.
     lite.text_factory = bytes
-    for (text,) in lite.execute(f"SELECT {lite_text(table.plain)} FROM {table.source}"):
+    for (text,) in lite.execute(f"SELECT {lite_text(table.plain)} FROM {_lite_source(table, share)}"):
         if b"\0" in text:
             found.dropped += 1
             continue
@@ -296,19 +342,20 @@ def _lite_sums(lite, cursor, table: Table, tell) -> Sums:
         bucket = row & (BUCKETS - 1)
         counts[bucket] += 1
         sums[bucket] += row
-        done += 1
-        if not done & 16383:
-            tell(done)
     return found
 
 
-def _lite_rows(lite, cursor, table: Table, found: Sums | None = None):
+def _lite_source(table: Table, share: Share | None) -> str:
+    return table.source + (f" WHERE t.rowid BETWEEN {share.low} AND {share.high}" if share else "")
+
+
+def _lite_rows(lite, cursor, table: Table, found: Sums | None = None, share: Share | None = None):
     """Yield ``(hash, text of the key or None, rowid)`` of ``table``'s rows on SQLite; count the dropped ones in ``found``."""
     present = " AND ".join(f"{one.lite} IS NOT NULL" for one in table.keys)
     asked = [lite_text(table.plain), f"CASE WHEN {present} THEN {lite_text(table.keys)} END" if table.key else "NULL", "t.rowid"]
     asked += [one.lite for one in table.special]
     lite.text_factory = _lenient if table.special else bytes
-    rows = lite.execute(f"SELECT {', '.join(asked)} FROM {table.source}")
+    rows = lite.execute(f"SELECT {', '.join(asked)} FROM {_lite_source(table, share)}")
     if table.special:
         for batch in _batches(_without_nul(rows, found)):
             yield from _by_server(cursor, table, batch)
@@ -383,9 +430,11 @@ def _by_server(cursor, table: Table, batch: list[tuple]) -> list[tuple]:
     return [(row, old[1], old[2]) for row, old in zip(hashes, batch)]
 
 
-def _server_source(table: Table) -> str:
+def _server_source(table: Table, share: Share | None = None) -> str:
     """Return what follows FROM on the server: the table, with the text of special columns as special0, special1, ..."""
     name = f"public.{_sqlite.quoted(table.name)}"
+    if share:
+        name += f" WHERE ctid >= '({share.low},0)' AND ctid < '({share.high},0)'"
     if not table.special:
         return name
     texts = ", ".join(f"{_sqlite.quoted(one.name)}::text AS special{place}" for place, one in enumerate(table.special))

@@ -16,15 +16,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import multiprocessing
-import multiprocessing.connection
-import os
 import time
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
     _carry,
     _compare,
     _connection,
+    _crew,
     _move,
     _progress,
     _routine,
@@ -46,9 +44,6 @@ KNOWN = {"f2599f1dd2ebe837c5ec9cfa909f44e845771132f44ee36e6acdf5eab12a61ff"}
 # Rows of a part where nothing else is said, and bytes that COPY is handed at once.
 ROWS = 50_000
 _PIECE = 1 << 20
-
-# Processes at most: the server has one at work for each of them.
-_WORKERS = 4
 
 # How a value stands between two quotes: no text of Synapse's is likely to have the character, and none has to.
 _QUOTE = "\x01"
@@ -91,9 +86,13 @@ def copy(cursor, libpq: dict, source: str, routine: dict, goes_on: bool, rows: i
         _move.laid(cursor)
         plan = _Plan(lite, cursor, both, carried - rewritten if routine["again"] else carried, rows)
     with _progress.Progress(f"{source}.progress.json", "port") as told:
-        _Crew(plan, source, libpq, told).run()
+        if plan.ways:
+            with _sqlite.reading(source) as lite:
+                _crew.work(
+                    lambda: _carrier(source, libpq, plan.ways), lambda: plan.next(lite), lambda *did: plan.done(*did, told)
+                )
         if routine["again"]:
-            _bring_up(cursor, source, routine, rewritten, told)
+            _bring_up(cursor, libpq, source, routine, rewritten, told)
     return plan.progress
 
 
@@ -125,14 +124,14 @@ def _begin(cursor, carried: set[str]) -> None:
     )
 
 
-def _bring_up(cursor, source: str, routine: dict, names: set[str], told: _progress.Progress) -> None:
+def _bring_up(cursor, libpq: dict, source: str, routine: dict, names: set[str], told: _progress.Progress) -> None:
     """Make the tables ``names`` hold what SQLite's hold, where they differ, and set their borders to the ends.
 
     The routine empties them and carries every row again. Here they are proved to be equal, or made so.
     """
     with _verify.both_sides(source, cursor, writing=True) as lite:
         comparison = _verify.Comparison(lite, cursor, routine, told)
-        comparison.run(names)
+        comparison.run(source, libpq, names)
         tables = {table.name: table for table in comparison.tables if table.name in comparison.differing}
         if tables:
             _carry.carry(lite, cursor, tables)
@@ -253,12 +252,14 @@ class _Plan:
     def _is_over(self, name: str) -> bool:
         return name not in self._left and not self._at_work[name]
 
-    def done(self, part: _Part, rows: int, dropped: int) -> None:
-        """Note that ``part`` has gone over."""
+    def done(self, part: _Part, carried: tuple[int, int], told: _progress.Progress) -> None:
+        """Note, and pass on to ``told``, that ``part`` has gone over, with so many rows (carried, dropped)."""
+        rows, dropped = carried
         self._at_work[part.table] -= 1
         table = self.progress.tables[part.table]
         table["rows"], table["dropped"] = table["rows"] + rows, table["dropped"] + dropped
         self.progress.doing = part.table
+        self.progress.tell(told)
 
     def _part(self, lite, name: str) -> _Part | None:
         border = self._borders[name]
@@ -278,97 +279,23 @@ class _Plan:
         return None
 
 
-class _Crew:
-    """Processes that carry the parts of ``plan`` over, each with connections of its own."""
-
-    def __init__(self, plan: _Plan, source: str, libpq: dict, told: _progress.Progress) -> None:
-        self._plan, self._source, self._libpq, self._told = plan, source, libpq, told
-        # A process that is forked has all modules at hand, wherever Ansible has unpacked them.
-        self._context = multiprocessing.get_context("fork")
-
-    def run(self) -> None:
-        """Carry everything over. Raises Refusal, when all of them have ended."""
-        crew: dict = {}
-        try:
-            for _number in range(max(2, min(_WORKERS, len(os.sched_getaffinity(0))))):
-                mine, theirs = self._context.Pipe()
-                # A pipe tells of its owner's end when nobody else has it open, and a process that is forked has all of them.
-                words = (theirs, [*crew, mine], self._source, self._libpq, self._plan.ways)
-                crew[mine] = self._context.Process(target=_work, args=words)
-                crew[mine].start()
-                theirs.close()
-            with _sqlite.reading(self._source) as lite:
-                self._hand_out(lite, list(crew))
-        except BaseException:
-            for process in crew.values():
-                process.kill()
-            raise
-        finally:
-            for pipe, process in crew.items():
-                pipe.close()
-                process.join()
-
-    def _hand_out(self, lite, idle: list) -> None:
-        at_work: dict = {}
-        while True:
-            while idle:
-                part = self._plan.next(lite)
-                if part is None:
-                    break
-                pipe = idle.pop()
-                with _heard_of(part):
-                    pipe.send(part)
-                at_work[pipe] = part
-            if not at_work:
-                return
-            for pipe in multiprocessing.connection.wait(list(at_work)):
-                part = at_work.pop(pipe)
-                with _heard_of(part):
-                    answer = pipe.recv()
-                if isinstance(answer[0], str):
-                    raise Refusal(*answer)
-                self._plan.done(part, *answer)
-                self._plan.progress.tell(self._told)
-                idle.append(pipe)
-
-
 @contextlib.contextmanager
-def _heard_of(part: _Part):
-    """Turn the end of the process at the other end of a pipe into a Refusal."""
-    try:
-        yield
-    except (EOFError, ConnectionError):
-        raise Refusal(
-            f"A process that carried rows of {part.table} over was killed.",
-            "See the host's log (journalctl -k tells of a lack of memory), then run this again; it goes on where it stopped.",
-        ) from None
+def _carrier(source: str, libpq: dict, ways: dict[str, _Way]):
+    """Yield the function that carries a _Part over, by connections of its own, and returns (rows, dropped)."""
+    with _sqlite.reading(source) as lite, _connection.connected(libpq, what="routine") as connection:
+        lite.text_factory = bytes
+        lite.create_function("as_given", 3, _as_given)
+        with connection.cursor() as cursor:
+            # The last transaction of the move waits for the disk, and so for these as well.
+            cursor.execute("SET synchronous_commit = off; SET client_encoding = 'UTF8'")
+            connection.commit()
+            yield lambda part: _carry_over(lite, cursor, part, ways[part.table])
 
 
-def _work(pipe, others: list, source: str, libpq: dict, ways: dict[str, _Way]) -> None:
-    """Carry over the parts that come by ``pipe``, until it is closed; answer each with (rows, dropped), or a refusal's words."""
-    parent = os.getppid()
-    for other in others:
-        other.close()
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        try:
-            with _sqlite.reading(source) as lite, _connection.connected(libpq, what="routine") as connection:
-                lite.text_factory = bytes
-                lite.create_function("as_given", 3, _as_given)
-                with connection.cursor() as cursor:
-                    # The last transaction of the move waits for the disk, and so for these as well.
-                    cursor.execute("SET synchronous_commit = off; SET client_encoding = 'UTF8'")
-                    connection.commit()
-                    while True:
-                        part = pipe.recv()
-                        pipe.send(_carry_over(lite, cursor, part, ways[part.table], lambda: os.getppid() == parent))
-        except Refusal as refusal:
-            pipe.send((refusal.found, refusal.remedy))
-
-
-def _carry_over(lite, cursor, part: _Part, way: _Way, wanted) -> tuple[int, int]:
+def _carry_over(lite, cursor, part: _Part, way: _Way) -> tuple[int, int]:
     """Carry the rows of ``part`` over, in one transaction with its border; return how many they are, and how many were dropped.
 
-    While ``wanted()``, it waits for those who carry the parts before this one.
+    The transaction waits for those of the parts before this one.
     """
     if way.first:
         cursor.execute(way.first)
@@ -381,7 +308,7 @@ def _carry_over(lite, cursor, part: _Part, way: _Way, wanted) -> tuple[int, int]
         cursor.execute(moved.format(sql.Identifier(part.border)), (part.after, part.table, part.before))
         if cursor.rowcount:
             break
-        if not wanted():
+        if _crew.is_orphaned():
             raise BrokenPipeError
         time.sleep(0.005)
     cursor.connection.commit()

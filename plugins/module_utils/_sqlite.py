@@ -202,6 +202,16 @@ def digest(path: str) -> str:
     return hashed.hexdigest()
 
 
+def stamp(path: str) -> tuple:
+    """Return what changes when somebody writes to the database at ``path`` or its log, or puts another file in its place."""
+    found = []
+    for name in (path, f"{path}-wal"):
+        with contextlib.suppress(FileNotFoundError):
+            status = os.stat(name)
+            found.append((status.st_ino, status.st_size, status.st_mtime_ns))
+    return tuple(found)
+
+
 def uncounted(start: bytes) -> bytes:
     """Return the first bytes of a database with the header's counters as zeros, which differ between equal databases."""
     cleared = bytearray(start)

@@ -19,6 +19,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _carry,
     _compare,
     _connection,
+    _crew,
     _move,
     _progress,
     _sqlite,
@@ -73,7 +74,7 @@ def verify(params: dict, check_mode: bool) -> dict:
         if params["carry_changes"]:
             _carry.require_ours(cursor, source)
         comparison = Comparison(lite, cursor, _routine(cursor, params), progress)
-        result = comparison.result(comparison.run())
+        result = comparison.result(comparison.run(source, _connection.keywords(params)))
         carried = {}
         if params["carry_changes"] and result["tables"]:
             carried = _carried(comparison, result, source, check_mode)
@@ -168,7 +169,15 @@ def both_sides(source: str, cursor, writing: bool):
 
 
 @contextlib.contextmanager
-def _one_moment(lite, cursor, writing: bool):
+def _summing(source: str, libpq: dict, snapshot: str, tables: dict[str, _compare.Table]):
+    """Yield the function that returns the Sums of a Share, in a process of a crew: PostgreSQL is seen as of ``snapshot``."""
+    with _sqlite.reading(source) as lite, _connection.connected(libpq, autocommit=True, what="synapse_port_verify") as connection:
+        with connection.cursor() as cursor, _one_moment(lite, cursor, writing=False, snapshot=snapshot):
+            yield lambda share: _compare.sums(lite, cursor, tables[share.table], share)
+
+
+@contextlib.contextmanager
+def _one_moment(lite, cursor, writing: bool, snapshot: str | None = None):
     _compare.prepare(lite)
     encoding = lite.execute("PRAGMA encoding").fetchone()[0]
     if encoding != "UTF-8":
@@ -176,6 +185,8 @@ def _one_moment(lite, cursor, writing: bool):
     lite.execute("BEGIN")
     lite.execute("SELECT count(*) FROM sqlite_master").fetchone()
     cursor.execute(f"BEGIN ISOLATION LEVEL REPEATABLE READ, READ {'WRITE' if writing else 'ONLY'}")
+    if snapshot:
+        cursor.execute("SET TRANSACTION SNAPSHOT %s", (snapshot,))
     try:
         # As the canonical text is written; nothing here lives long enough for compiled queries to pay.
         cursor.execute("SET LOCAL bytea_output = hex; SET LOCAL jit = off")
@@ -209,15 +220,33 @@ class Comparison:
         """How long it has been at work."""
         return round(time.monotonic() - self._started, 1)
 
-    def run(self, names: set[str] | None = None) -> int:
-        """Compare every table, or those of ``names``; return how many rows were compared."""
-        tables = [table for table in self.tables if names is None or table.name in names]
-        done, total = 0, sum(self._estimated(table.name) for table in tables)
-        for table in tables:
-            rows = self._compare(table, lambda rows, name=table.name, before=done: self._tell(name, before + rows, total))
-            done += rows
-            self._tell(table.name, done, total)
-        return done
+    def run(self, source: str, libpq: dict, names: set[str] | None = None) -> int:
+        """Compare every table, or those of ``names``; return how many rows were compared.
+
+        Several processes are at work, each with connections of its own to the SQLite database ``source`` and by ``libpq``'s
+        keywords; they see PostgreSQL as it is at our moment, and a copy that nobody writes to is the same at any.
+        """
+        tables = {table.name: table for table in self.tables if names is None or table.name in names}
+        sums = {(name, side): _compare.Sums() for name in tables for side in ("here", "there")}
+        found = [share for table in tables.values() for share in _compare.shares(self.lite, self.cursor, table)]
+        # The longest last would leave the others waiting for it: those for which the server is asked for each row go first.
+        found.sort(key=lambda share: (not tables[share.table].special, share.low - share.high))
+        left, total, rows = iter(found), sum(self._estimated(name) for name in tables), 0
+        self.cursor.execute("SELECT pg_export_snapshot()")
+        snapshot = self.cursor.fetchone()[0]
+
+        def done(share: _compare.Share, part: _compare.Sums) -> None:
+            nonlocal rows
+            sums[share.table, share.side].add(part)
+            rows += part.rows if share.side == "here" else 0
+            self.progress.tell(doing=share.table, done=rows, total=max(total, rows))
+
+        _crew.work(lambda: _summing(source, libpq, snapshot, tables), lambda: next(left, None), done)
+        for name, table in tables.items():
+            mine = sums[name, "here"]
+            _compare.settle(self.lite, self.cursor, table, mine, sums[name, "there"])
+            self._judge(table, mine)
+        return rows
 
     def again(self, names: set[str]) -> None:
         """Compare the tables of ``names`` once more, after something was carried over."""
@@ -228,15 +257,12 @@ class Comparison:
         self.expected = [one for one in self.expected if one["table"] not in names or one["rule"] not in _FOUND_ON_THE_WAY]
         for table in self.tables:
             if table.name in names:
-                self._compare(table, lambda rows: None)
+                self._judge(table, _compare.compare(self.lite, self.cursor, table))
 
     def result(self, rows: int) -> dict:
         """Return the part of the module's result that the comparison gives."""
         expected = sorted(self.expected, key=lambda one: (one["rule"], one["table"]))
         return {"equal": not self.differing, "rows": rows, "tables": dict(self.differing), "expected": expected}
-
-    def _tell(self, name: str, done: int, total: int) -> None:
-        self.progress.tell(doing=name, done=done, total=max(total, done))
 
     def _estimated(self, name: str) -> int:
         """Return about how many rows SQLite's table has, without reading it."""
@@ -314,9 +340,8 @@ class Comparison:
 
     # What differs
 
-    def _compare(self, table: _compare.Table, tell) -> int:
-        """Compare one table and note what comes of it; return its number of rows."""
-        found = _compare.compare(self.lite, self.cursor, table, tell)
+    def _judge(self, table: _compare.Table, found: _compare.Sums) -> None:
+        """Note what came of comparing one table."""
         self.lite.text_factory = str
         if found.dropped:
             self._expect(table.name, "nul", found.dropped, self._dropped(table))
@@ -326,7 +351,6 @@ class Comparison:
         if missing or unexpected:
             changed = _carry.replaced(self.lite, table.name)
             self._differ(table.name, found.rows, missing, unexpected, changed, self._examples(table))
-        return found.rows
 
     def _differ(self, name: str, rows: int, missing: int, unexpected: int, changed: int, examples: list[str]) -> None:
         found = {"rows": rows, "missing": missing, "unexpected": unexpected, "changed": changed, "examples": examples}

@@ -128,6 +128,7 @@ log:
   type: str
 """
 
+import concurrent.futures
 import os
 import time
 
@@ -162,8 +163,11 @@ def port(params: dict, check_mode: bool) -> dict:
     facts = _sqlite.inspect(source)
     _sqlite.require_movable(source, facts, params["drain_background_updates"])
     config = _routine.read_config(params["config"])
-    routine = _synapse.ask(python)
-    digest = _sqlite.digest(source)
+    # Synapse takes as long to be imported as a gigabyte to be read.
+    with concurrent.futures.ThreadPoolExecutor(1) as other:
+        asked = other.submit(_synapse.ask, python)
+        stamp, digest = _sqlite.stamp(source), _sqlite.digest(source)
+        routine = asked.result()
     target = _routine.connection_keywords(config)
     with _connection.connected(target, autocommit=True, what="synapse_port") as connection, connection.cursor() as cursor:
         require_fit(cursor, config)
@@ -182,7 +186,7 @@ def port(params: dict, check_mode: bool) -> dict:
             _move.begin(cursor, source, digest, config["server_name"], routine)
             if facts["background_updates"]:
                 _routine.drain(python, config, source)
-            return port_all(cursor, params, config, routine, digest, before)
+            return port_all(cursor, params, config, routine, (stamp, digest), before)
 
 
 def carry_over(cursor, params: dict, config: dict, routine: dict, digest: str, before: _move.Record | None) -> _routine.Progress:
@@ -201,10 +205,13 @@ def carry_over(cursor, params: dict, config: dict, routine: dict, digest: str, b
     return _copy.copy(cursor, _routine.connection_keywords(config), source, routine, goes_on, rows)
 
 
-def port_all(cursor, params: dict, config: dict, routine: dict, digest: str, before: _move.Record | None) -> dict:
-    """Carry everything over and do what the routine leaves undone; record that all is there; return the module's result."""
+def port_all(cursor, params: dict, config: dict, routine: dict, known: tuple, before: _move.Record | None) -> dict:
+    """Carry everything over and do what the routine leaves undone; record that all is there; return the module's result.
+
+    ``known`` is the stamp of the SQLite database and its digest.
+    """
     source, copy = params["sqlite_database"], os.stat(params["sqlite_database"])
-    started = time.monotonic()
+    (stamp, digest), started = known, time.monotonic()
     _sequences.mend(cursor)  # the routine opens the target as Synapse does, which refuses one that lags
     try:
         progress = carry_over(cursor, params, config, routine, digest, before)
@@ -219,7 +226,7 @@ def port_all(cursor, params: dict, config: dict, routine: dict, digest: str, bef
         raise Refusal(
             f"{source} was replaced while it was ported: another run has made a newer copy.", "Run this again with that one."
         )
-    _move.end(cursor, [digest, _sqlite.digest(source)])
+    _move.end(cursor, [digest, digest if _sqlite.stamp(source) == stamp else _sqlite.digest(source)])
     return {
         "changed": True,
         "finished": True,

@@ -98,7 +98,7 @@ class Pair:
 
     def only(self) -> tuple[list, int]:
         """Return the row ids that only SQLite has and the number of rows that only PostgreSQL has; empty both."""
-        found = _compare.compare(self.here, self.cursor, self.table, lambda rows: None)
+        found = _compare.compare(self.here, self.cursor, self.table)
         ids = [row[0] for row in self.here.execute("SELECT id FROM temp.only_here ORDER BY 1")]
         more = self.here.execute("SELECT count(*) FROM temp.only_there").fetchone()[0]
         self.rows, self.dropped = found.rows, found.dropped
@@ -208,4 +208,4 @@ def test_a_server_that_goes_away_is_said_and_not_waited_for(pair, cluster):
     with contextlib.closing(cluster.connect()) as connection, connection.cursor() as cursor:
         cluster.rows("SELECT pg_terminate_backend(%s)", connection.info.backend_pid)
         with pytest.raises(psycopg2.Error):
-            _compare.compare(pair.here, cursor, pair.table, lambda rows: None)
+            _compare.compare(pair.here, cursor, pair.table)
