@@ -287,7 +287,7 @@ def _carrier(source: str, libpq: dict, ways: dict[str, _Way]):
         lite.create_function("as_given", 3, _as_given)
         with connection.cursor() as cursor:
             # The last transaction of the move waits for the disk, and so for these as well.
-            cursor.execute("SET synchronous_commit = off; SET client_encoding = 'UTF8'")
+            cursor.execute(f"SET synchronous_commit = off; SET client_encoding = 'UTF8'; {_move.NOTICE_SILENCE}")
             connection.commit()
             yield lambda part: _carry_over(lite, cursor, part, ways[part.table])
 

@@ -32,6 +32,11 @@ ROUTINE = "matrixops.synapse_postgres routine"
 _LOCK = 0x736E707370
 _LOCK_WAIT = 15.0
 
+# So that the server, too, notices a link that fell silent, and ends the session: sooner than a next run waits for it.
+NOTICE_SILENCE = (
+    "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 3; SET tcp_keepalives_count = 3; SET tcp_user_timeout = 12000"
+)
+
 # Tables that the routine only adds to and carries over in part: _setup_sent_transactions() and handle_search_table() there.
 _IN_PART = {"sent_transactions", "event_search"}
 
@@ -94,8 +99,7 @@ class Record:
 @contextlib.contextmanager
 def only_one(cursor, database: str):
     """Hold the lock of moves into the connected ``database`` within the block; Refusal when another one keeps it."""
-    # So that the server, too, soon notices a link that fell silent, and gives the lock back.
-    cursor.execute("SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3")
+    cursor.execute(NOTICE_SILENCE)
     deadline = time.monotonic() + _LOCK_WAIT
     while True:
         cursor.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,))
@@ -128,6 +132,12 @@ def is_again(cursor, before: Record | None) -> bool:
     """Tell whether a port into the connected database had ended well before, by its record ``before``, and is still there."""
     ended = before is not None and (before.status == "ported" or before.routine.get("again", False))
     return ended and _exists(cursor, "port_from_sqlite3")
+
+
+def is_laid(cursor, before: Record | None, version: str) -> bool:
+    """Tell whether all is laid for the engine copy, by the record ``before`` and the Synapse of this ``version``: laid()."""
+    known = before.routine if before else {}
+    return bool(known.get("laid")) and known["version"] == version and _exists(cursor, "port_from_sqlite3")
 
 
 def begin(cursor, source: str, digest: str, server_name: str, routine: dict) -> None:

@@ -63,7 +63,7 @@ options:
       - A release of Synapse whose routine has other rules than those that V(copy) knows is ported by V(synapse), with a warning.
     type: str
     choices: [copy, synapse]
-    default: synapse
+    default: copy
   batch_size:
     description:
       - How many rows are carried over in one transaction. By default 1000 by the engine V(synapse), and 50000 by V(copy).
@@ -195,10 +195,9 @@ def carry_over(cursor, params: dict, config: dict, routine: dict, digest: str, b
     if routine["engine"] == "synapse":
         command = params["command"] or [params["synapse_python"], "-m", "synapse._scripts.synapse_port_db"]
         return _routine.run(command, config, source, params["batch_size"] or _routine.ROWS)
-    known = before.routine if before else {}
-    laid = known.get("laid") and known["version"] == routine["version"]
-    goes_on = laid and not routine["again"] and digest in before.digests
-    if not goes_on and not (laid and routine["again"]):
+    laid = _move.is_laid(cursor, before, routine["version"])
+    goes_on = laid and before.status == "running" and digest in before.digests
+    if not (laid and (goes_on or routine["again"])):
         tables = _routine.lay(_synapse.python_words(params), config, source)
         _copy.require_same_tables(cursor, source, routine, tables)
     rows = params["batch_size"] or _copy.ROWS
@@ -246,7 +245,7 @@ def main() -> None:
             config=dict(type="list", elements="path", required=True),
             **_synapse.CALLED,
             drain_background_updates=dict(type="bool", default=False),
-            engine=dict(type="str", choices=["copy", "synapse"], default="synapse"),
+            engine=dict(type="str", choices=["copy", "synapse"], default="copy"),
             batch_size=dict(type="int"),
         ),
         mutually_exclusive=[("synapse_python", "command")],

@@ -35,9 +35,9 @@ def own_cluster():
 
 @pytest.fixture
 def port_to(tmp_path, homeserver):
-    """``port_to(cluster)`` -> a Port into a new database there, which is dropped afterwards."""
+    """``port_to(cluster, engine)`` -> a Port into a new database there, which is dropped afterwards."""
     with contextlib.ExitStack() as made:
-        yield lambda cluster: interrupted.Port(made.enter_context(move.prepared(tmp_path, homeserver[0], cluster)))
+        yield lambda cluster, *how: interrupted.Port(made.enter_context(move.prepared(tmp_path, homeserver[0], cluster)), *how)
 
 
 def struck_runs(port: interrupted.Port, moments: list, strike, mend=lambda: None):
@@ -81,6 +81,7 @@ def test_a_routine_that_is_killed_again_and_again_goes_on_each_time(any_cluster,
     port.require_ported()
 
 
+@pytest.mark.parametrize("engine", ["copy", "synapse"])
 @pytest.mark.parametrize(
     ("ends", "times"),
     [
@@ -89,8 +90,8 @@ def test_a_routine_that_is_killed_again_and_again_goes_on_each_time(any_cluster,
     ],
     ids=["killed", "restarted"],
 )
-def test_a_server_that_ends_again_and_again_is_ported_to_in_the_end(own_cluster, port_to, ends, times):
-    port = port_to(own_cluster)
+def test_a_server_that_ends_again_and_again_is_ported_to_in_the_end(own_cluster, port_to, ends, times, engine):
+    port = port_to(own_cluster, engine)
 
     def strike(number: int) -> bool:
         return ends[number % 2](own_cluster, port.move.name)
@@ -100,9 +101,10 @@ def test_a_server_that_ends_again_and_again_is_ported_to_in_the_end(own_cluster,
     port.require_ported()
 
 
+@pytest.mark.parametrize("engine", ["copy", "synapse"])
 @pytest.mark.parametrize("fault", [link.Link.cut, link.Link.silence], ids=["reset", "silent"])
-def test_a_link_that_breaks_ends_the_run_and_the_next_one_goes_on(own_cluster, port_to, fault):
-    port = port_to(own_cluster)
+def test_a_link_that_breaks_ends_the_run_and_the_next_one_goes_on(own_cluster, port_to, fault, engine):
+    port = port_to(own_cluster, engine)
     with link.Link(own_cluster.port) as way:
         port.reach(way.port, keepalives_idle=1, keepalives_interval=1, keepalives_count=2, tcp_user_timeout=3000)
         for ended in struck_runs(port, faults.moments(faults.FEW), lambda number: fault(way) or True, way.mend):

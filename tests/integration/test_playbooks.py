@@ -71,7 +71,11 @@ def routine(site, script: str) -> dict:
         f'#!/bin/sh\nroutine="{site.server.python} -m synapse._scripts.synapse_port_db"\nn={site.folder}/calls\n{script}\n'
     )
     path.chmod(0o755)
-    return {"synapse_port_command": [str(path)], "synapse_port_python_command": [str(site.server.python)]}
+    return {
+        "synapse_port_engine": "synapse",
+        "synapse_port_command": [str(path)],
+        "synapse_port_python_command": [str(site.server.python)],
+    }
 
 
 def test_a_homeserver_on_sqlite_is_prepared_then_moved_and_then_left_alone(site, said):

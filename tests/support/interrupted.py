@@ -31,8 +31,8 @@ _COPIED = {
 class Port:
     """The port of ``move``'s database, multiplied first: watched under way, and looked over after whatever happened."""
 
-    def __init__(self, move: Move) -> None:
-        self.move, self.copies = move, 1
+    def __init__(self, move: Move, engine: str = "synapse") -> None:
+        self.move, self.engine, self.copies = move, engine, 1
         self.grow(_COPIES)
 
     def begin_anew(self) -> None:
@@ -62,22 +62,28 @@ class Port:
     @contextlib.contextmanager
     def running(self):
         """Yield the Future of the module's result, under way; its end is waited for."""
+        self._begun_before = self._begun()
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             yield pool.submit(self.run)
 
     def run(self) -> dict:
         """Run the module synapse_port to its end; return its result."""
-        return modules.run("synapse_port", {**self.move.options, "batch_size": 50})
+        return modules.run("synapse_port", {**self.move.options, "engine": self.engine, "batch_size": 50})
 
     def processes(self) -> list[int]:
         """Return the processes of the routine."""
         return faults.processes("synapse_port_db", str(self.move.source))
 
     def routine(self, running: concurrent.futures.Future) -> None:
-        """Return as soon as the routine runs; AssertionError when the module ends before."""
-        while not self.processes():
+        """Return as soon as the engine is at work; AssertionError when the module ends before."""
+        while self._begun() == self._begun_before if self.engine == "copy" else not self.processes():
             assert not running.done(), running.result()
             time.sleep(0.01)
+
+    def _begun(self) -> list:
+        """Return when the move's latest run began, by its record."""
+        there = self.move.rows("SELECT to_regclass('synapse_postgres.move')") != [(None,)]
+        return self.move.rows("SELECT started_at FROM synapse_postgres.move") if there else []
 
     def require_nothing_left(self) -> None:
         """Fail if a run that ended left a process, a secret or half a file behind."""

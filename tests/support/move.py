@@ -17,7 +17,7 @@ USER = "synapse"
 PASSWORD = "synapse's %{ }'\" word: #1"
 
 # The engine of the ports; the environment's ENGINE chooses another one for all tests.
-ENGINE = os.environ.get("ENGINE", "synapse")
+ENGINE = os.environ.get("ENGINE", "copy")
 
 
 class Move:
