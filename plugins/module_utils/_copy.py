@@ -92,7 +92,7 @@ def copy(cursor, libpq: dict, source: str, routine: dict, goes_on: bool, rows: i
                     lambda: _carrier(source, libpq, plan.ways), lambda: plan.next(lite), lambda *did: plan.done(*did, told)
                 )
         if routine["again"]:
-            _bring_up(cursor, libpq, source, routine, rewritten, told)
+            plan.progress.tables.update(_bring_up(cursor, libpq, source, routine, rewritten, told))
     return plan.progress
 
 
@@ -124,10 +124,15 @@ def _begin(cursor, carried: set[str]) -> None:
     )
 
 
-def _bring_up(cursor, libpq: dict, source: str, routine: dict, names: set[str], told: _progress.Progress) -> None:
+def _count(lite, name: str) -> int:
+    return lite.execute(f"SELECT count(*) FROM {_sqlite.quoted(name)}").fetchone()[0]
+
+
+def _bring_up(cursor, libpq: dict, source: str, routine: dict, names: set[str], told: _progress.Progress) -> dict:
     """Make the tables ``names`` hold what SQLite's hold, where they differ, and set their borders to the ends.
 
-    The routine empties them and carries every row again. Here they are proved to be equal, or made so.
+    The routine empties them and carries every row again. Here they are proved to be equal, or made so. Returns
+    ``{table: {rows, total, dropped}}`` of those that differed.
     """
     with _verify.both_sides(source, cursor, writing=True) as lite:
         comparison = _verify.Comparison(lite, cursor, routine, told)
@@ -147,6 +152,12 @@ def _bring_up(cursor, libpq: dict, source: str, routine: dict, names: set[str], 
                 "UPDATE public.port_from_sqlite3 SET forward_rowid = %s, backward_rowid = %s WHERE table_name = %s",
                 (max((high or 0) + 1, 1), min(low - 1, 0) if low is not None else 0, name),
             )
+        totals = {name: _count(lite, name) for name in tables}
+    dropped = {one["table"]: one["rows"] for one in comparison.expected if one["rule"] == "nul"}
+    return {
+        name: {"rows": total - dropped.get(name, 0), "total": total, "dropped": dropped.get(name, 0)}
+        for name, total in totals.items()
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,16 +230,17 @@ class _Plan:
         self.ways, self.progress, self._at_work = {}, _routine.Progress(), dict.fromkeys(carried, 0)
         self._parents: dict[str, set[str]] = {}
         for name in carried:
-            rows = self._count(lite, name)
-            if rows:
+            left = self._left_of(lite, name)
+            if left:
                 self.ways[name] = _Way(both.table(name))
-                self.progress.tables[name] = {"rows": 0, "total": rows, "dropped": 0}
+                total = _count(lite, name)
+                self.progress.tables[name] = {"rows": total - left, "total": total, "dropped": 0}
         for child, parent in _tables.references(cursor):
             if parent in self.ways:
                 self._parents.setdefault(child, set()).add(parent)
         self._left = sorted(self.ways, key=lambda name: -self.progress.tables[name]["total"])
 
-    def _count(self, lite, name: str) -> int:
+    def _left_of(self, lite, name: str) -> int:
         border = self._borders[name]
         query = f"SELECT count(*) FROM {_sqlite.quoted(name)} WHERE rowid"
         beyond = lite.execute(f"{query} >= ?", (border["forward_rowid"],)).fetchone()[0]

@@ -14,6 +14,7 @@ import pathlib
 import shutil
 import sqlite3
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -36,9 +37,19 @@ _CHANGES = (
     "UPDATE events SET outlier = 1 - outlier WHERE rowid % 1000 = 1",
 )
 
-PREFLIGHT, SNAPSHOT, FIRST, SECOND, VERIFY = "preflight", "snapshot", "port, first run", "port, nothing new", "verify"
-GROWN, CARRY = "port, 1 % new", "verify and carry over"
-ROUTINE = "  of it the routine"
+# And to the tables that the routine empties and carries again on each run.
+_REWRITTEN = (
+    "UPDATE event_push_actions SET highlight = 1 - highlight WHERE rowid % 100 = 1",
+    "UPDATE e2e_one_time_keys_json SET ts_added_ms = ts_added_ms + 1 WHERE rowid % 100 = 1",
+    "DELETE FROM device_inbox WHERE rowid % 100 = 1",
+)
+
+ENGINES = ("synapse", "copy")
+PREFLIGHT, SNAPSHOT, VERIFY, RESTORE = "preflight", "snapshot", "verify", "pg_restore -j2"
+FIRST, SECOND = "port, first run, {}", "port, nothing new, {}"
+AGAIN, GROWN, CARRY = "snapshot, 1 % new", "port, 1 % new, copy", "verify and carry over"
+CHANGED = "port, 1 % changed, copy"
+SYNAPSE = "  of it Synapse's code"
 
 
 @dataclasses.dataclass
@@ -81,29 +92,59 @@ class Bench:
         homeserver.write(self.base, self.live, size * homeserver.COPIES)
         found = Size(size, homeserver.rows(self.live), self.live.stat().st_size >> 20)
         print(f"\n{size}x: {found.rows} rows, {found.mebibytes} MiB, made in {time.monotonic() - started:.0f} s.", flush=True)
-        for _again in range(runs):
-            self._empty()
-            options = {"sqlite_database": str(self.live), "folder": str(self.copy.parent), **self.synapse}
-            if not self._run(found, PREFLIGHT, "synapse_port_info", options).result["movable"]:
-                raise measured.Failed("synapse_port_info finds that the homeserver cannot be moved.")
-            self._run(found, SNAPSHOT, "synapse_sqlite_snapshot", self.copying)
-            self._run(found, FIRST, "synapse_port", {**self.source, **self.synapse})
-        for again in range(runs):
-            self._mark(again)
-            self._run(found, SECOND, "synapse_port", {**self.source, **self.synapse})
-            self._run(found, VERIFY, "synapse_port_verify", {**self.source, **self.login})
+        for engine in ENGINES:
+            self._measure_engine(found, engine, runs if engine == "copy" or size <= _AFFORDABLE else 1)
         for again in range(runs):
             found.notes.append(self._go_on(size, again))
-            measured.run(
-                "synapse_sqlite_snapshot", {"src": str(self.live), "dest": str(self.copy)}, self.collections, self.python
-            )
+            self._run(found, AGAIN, "synapse_sqlite_snapshot", self.copying)
             self._run(found, GROWN, "synapse_port", {**self.source, **self.synapse})
             done = self._run(found, CARRY, "synapse_port_verify", {**self.source, **self.login, "carry_changes": True})
             carried = [
                 f"{name} {rows['written']} written, {rows['deleted']} deleted" for name, rows in done.result["carried"].items()
             ]
             found.notes[-1] += f"; carried over: {', '.join(carried) or 'nothing'}"
+        for _again in range(runs):
+            found.notes.append(f"then {self._change(_REWRITTEN)}")
+            measured.run("synapse_sqlite_snapshot", self.copying, self.collections, self.python)
+            self._run(found, CHANGED, "synapse_port", {**self.source, **self.synapse})
+        self._restore(found, runs)
         return found
+
+    def _measure_engine(self, found: Size, engine: str, runs: int) -> None:
+        """Measure what an engine takes for a first run, and for one to which nothing is new."""
+        how = {**self.source, **self.synapse, "engine": engine}
+        for _again in range(runs):
+            self._empty()
+            options = {"sqlite_database": str(self.live), "folder": str(self.copy.parent), **self.synapse}
+            if not self._run(found, PREFLIGHT, "synapse_port_info", options).result["movable"]:
+                raise measured.Failed("synapse_port_info finds that the homeserver cannot be moved.")
+            self._run(found, SNAPSHOT, "synapse_sqlite_snapshot", self.copying)
+            self._run(found, FIRST.format(engine), "synapse_port", how)
+        for again in range(runs):
+            self._mark(again)
+            self._run(found, SECOND.format(engine), "synapse_port", how)
+            self._run(found, VERIFY, "synapse_port_verify", {**self.source, **self.login})
+
+    def _restore(self, found: Size, runs: int) -> None:
+        """Measure how long PostgreSQL's own tools take for the same rows, from a dump in a folder."""
+        programs, place = self.cluster.installation.programs, ["--host=127.0.0.1", f"--port={self.cluster.port}"]
+        words = [*place, "--username=synapse", "--jobs=2"]
+        dump, environment = self.copy.with_name("dump"), {**os.environ, "PGPASSWORD": _PASSWORD}
+        subprocess.run(
+            [programs / "pg_dump", *words, "--format=d", f"--file={dump}", "synapse"], env=environment, check=True, timeout=600
+        )
+        for _again in range(runs):
+            self._empty()
+            start = time.monotonic()
+            subprocess.run(
+                [programs / "pg_restore", *words, "--dbname=synapse", "--no-comments", dump],
+                env=environment,
+                check=True,
+                timeout=600,
+            )
+            found.figures.setdefault(RESTORE, []).append(Measured({}, time.monotonic() - start, 0.0, {"ours": 0, "synapse": 0}))
+            print(f"{found.size}x {RESTORE}: {found.seconds(RESTORE)[-1]:.2f} s", flush=True)
+        shutil.rmtree(dump)
 
     def _run(self, size: Size, step: str, module: str, options: dict) -> Measured:
         done = measured.run(module, options, self.collections, self.python)
@@ -126,13 +167,19 @@ class Bench:
         """Let 1 % more come to the homeserver, and rows change; return a sentence on it."""
         first = size * homeserver.COPIES + number * size
         before = homeserver.rows(self.live)
+        changed = self._change(_CHANGES)
+        homeserver.grow(self.base, self.live, first, first + size)
+        return f"{homeserver.rows(self.live) - before} rows were new; {changed}"
+
+    def _change(self, statements: tuple) -> str:
+        """Let rows of the homeserver change; return what did."""
         changed = []
         with contextlib.closing(sqlite3.connect(self.live)) as connection:
-            for statement in _CHANGES:
-                changed.append(f"{connection.execute(statement).rowcount} rows of {statement.split()[1]}")
+            for statement in statements:
+                table = statement.replace("FROM ", "").split()[1]
+                changed.append(f"{connection.execute(statement).rowcount} rows of {table}")
             connection.commit()
-        homeserver.grow(self.base, self.live, first, first + size)
-        return f"{homeserver.rows(self.live) - before} rows were new; changed: {', '.join(changed)}"
+        return f"changed: {', '.join(changed)}"
 
 
 def prove(base: homeserver.Base) -> None:
@@ -153,33 +200,40 @@ def prove(base: homeserver.Base) -> None:
 def show(sizes: list[Size]) -> None:
     """Print the tables."""
     for found in sizes:
-        runs = len(found.figures[FIRST])
-        print(f"\nThe move at {found.size}x: {found.rows} rows, {found.mebibytes} MiB of SQLite; runs of each step: {runs}")
-        print(f"{'':24}{'min':>9}{'median':>9}{'max':>9}  seconds{'':4}{'rows/s':>9}")
-        for step in (PREFLIGHT, SNAPSHOT, FIRST, SECOND, VERIFY, GROWN, CARRY):
+        print(f"\nThe move at {found.size}x: {found.rows} rows, {found.mebibytes} MiB of SQLite")
+        print(f"{'':26}{'min':>9}{'median':>9}{'max':>9}  seconds{'':4}{'rows/s':>9}   runs")
+        for step in found.figures:
             _line(step, found.seconds(step), found.rows)
             if "port" in step:
-                _line(ROUTINE, found.seconds(step, routine=True), found.rows)
+                _line(SYNAPSE, found.seconds(step, routine=True), found.rows)
         for note in found.notes:
             print(note)
-        ratio = found.median(VERIFY) / found.median(SECOND, routine=True)
-        print(f"ratio of the medians, verify to the routine's run with nothing new: {ratio:.2f}")
-        downtime = found.median(CARRY) / found.median(GROWN, routine=True)
-        print(f"the same with 1 % new and rows to carry over: {downtime:.2f}")
-    print("\nMemory at the peak, MiB (the routine is Synapse's own, and apart):")
+        first, second = ({engine: found.median(step.format(engine)) for engine in ENGINES} for step in (FIRST, SECOND))
+        print("Ratios of the medians:")
+        print(f"first run, synapse to copy {first['synapse'] / first['copy']:.1f}")
+        print(f"first run, copy to pg_restore {first['copy'] / found.median(RESTORE):.2f}")
+        print(f"nothing new, copy to synapse {second['copy'] / second['synapse']:.3f}")
+        print(f"1 % new, copy, to nothing new, synapse {found.median(GROWN) / second['synapse']:.3f}")
+        print(f"1 % changed, copy, to nothing new, synapse {found.median(CHANGED) / second['synapse']:.3f}")
+        print(f"verify to the routine's run with nothing new {found.median(VERIFY) / second['synapse']:.3f}")
+        downtime = found.median(AGAIN) + found.median(GROWN) + found.median(CARRY)
+        print(f"The steps of a downtime with 1 % new, without Synapse's own stop and start: {downtime:.1f} s")
+    print("\nMemory at the peak of all processes together, MiB (Synapse's own code apart):")
     first, last = sizes[0], sizes[-1]
-    print(f"{'':24}" + "".join(f"{found.size:>8}x" for found in sizes) + f"   {last.size}x : {first.size}x")
+    print(f"{'':26}" + "".join(f"{found.size:>8}x" for found in sizes) + f"   {last.size}x : {first.size}x")
     for step in first.figures:
-        for whose, name in (("ours", step), ("synapse", ROUTINE)):
-            if whose == "ours" or "port" in step:
+        for whose, name in (("ours", step), ("synapse", SYNAPSE)):
+            if step != RESTORE and (whose == "ours" or "port" in step):
                 values = [found.memory(step, whose) for found in sizes]
-                print(f"{name:24}" + "".join(f"{value:9.0f}" for value in values) + f"{values[-1] / values[0]:10.2f}")
+                grown = f"{values[-1] / values[0]:10.2f}" if values[0] else ""
+                print(f"{name:26}" + "".join(f"{value:9.0f}" for value in values) + grown)
     sys.stdout.flush()
 
 
 def _line(name: str, seconds: list[float], rows: int) -> None:
     median = statistics.median(seconds)
-    print(f"{name:24}{min(seconds):9.2f}{median:9.2f}{max(seconds):9.2f}{'':13}{rows / median:9.0f}")
+    rate = f"{rows / median:9.0f}" if median else ""
+    print(f"{name:26}{min(seconds):9.2f}{median:9.2f}{max(seconds):9.2f}{'':13}{rate:9}{len(seconds):7}")
 
 
 def machine() -> str:

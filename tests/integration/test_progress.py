@@ -139,7 +139,7 @@ def slow(move, seconds: int, then: str = 'exec $routine "$@"') -> dict:
         f'#!/bin/sh\nroutine="{move.server.python} -m synapse._scripts.synapse_port_db"\n{_SLOW.format(seconds=seconds)}{then}\n'
     )
     path.chmod(0o755)
-    found = {**move.options, "command": [str(path)], "python_command": [str(move.server.python)]}
+    found = {**move.options, "engine": "synapse", "command": [str(path)], "python_command": [str(move.server.python)]}
     del found["synapse_python"]
     return found
 

@@ -54,7 +54,13 @@ def integration() -> None:
 def faults() -> None:
     """What may befall a move, at 20 random moments for each kind; the stage integration has a few of each."""
     machine.servers()
-    machine.run("pytest", "tests/integration/test_faults.py", timeout=3600, env={**machine.environment(), "FAULTS": "20"})
+    machine.run(
+        "pytest",
+        "tests/integration/test_faults.py",
+        "tests/integration/test_engines.py",
+        timeout=3600,
+        env={**machine.environment(), "FAULTS": "20"},
+    )
 
 
 @stage
