@@ -92,18 +92,18 @@ def carry(lite, cursor, tables: dict[str, _compare.Table]) -> dict:
     cursor.execute("SET CONSTRAINTS ALL DEFERRED")
     done = {name: {"written": 0, "deleted": 0} for name in names}
     for name in reversed(names):
-        with _told_without_values(name):
+        with told_without_values(name):
             done[name]["deleted"] = _delete(lite, cursor, tables[name])
     for name in names:
-        with _told_without_values(name):
+        with told_without_values(name):
             done[name]["written"] = _write(lite, cursor, tables[name])
-    with _told_without_values(", ".join(names)):
+    with told_without_values(", ".join(names)):
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
     return done
 
 
 @contextlib.contextmanager
-def _told_without_values(name: str):
+def told_without_values(name: str):
     """Turn the server's refusal of a row of ``name`` into ours. Its own words may hold the row, and so a secret."""
     try:
         yield
@@ -112,14 +112,14 @@ def _told_without_values(name: str):
         words = f": {error.diag.message_primary}" if (error.pgcode or "").startswith("23") else ""
         raise Refusal(
             f"PostgreSQL refused what was to be carried over to {name}, SQLSTATE {error.pgcode or 'none'}{words}.",
-            "Nothing was carried over. See the server's log for the row and mend it on SQLite, or port into a new database.",
+            "What was under way is undone. See the server's log for the row and mend it on SQLite, or port into a new database.",
         ) from None
 
 
 def _parents_first(cursor, names: list[str]) -> list[str]:
     """Return ``names`` so that no table stands before one that it refers to; in a circle any order is as good."""
     left, found = sorted(names), []
-    references = [(child, parent) for child, parent in _tables.references(cursor) if parent in names]
+    references = [(child, parent) for child, parent in _tables.references(cursor) if parent in names and parent != child]
     while left:
         free = [name for name in left if not any(child == name and parent in left for child, parent in references)] or left[:1]
         found += free
@@ -146,24 +146,27 @@ def _write(lite, cursor, table: _compare.Table) -> int:
             stream.write(line)
         stream.seek(0)
         cursor.copy_expert("COPY pg_temp.carried FROM STDIN", stream)
-    written = _update(cursor, table) if table.key else 0
     names = ", ".join(name for name, _type in columns)
     values = ", ".join(map(_given, table.columns))
-    where = f"WHERE NOT EXISTS (SELECT FROM {_there(table)} AS t WHERE {_same_key(table)})" if table.key else ""
+    # One statement, since a changed row may refer to a new one and foreign keys are looked at when a statement ends; the changed
+    # rows first, since a new one may have a value that they give up.
+    where = f" AND NOT EXISTS (SELECT FROM {_there(table)} AS t WHERE {_same_key(table)})" if table.key else ""
     cursor.execute(
-        f"INSERT INTO {_there(table)} ({names}) OVERRIDING SYSTEM VALUE SELECT {values} FROM pg_temp.carried AS c {where}"
+        f"WITH changed AS ({_update(table)}), new AS (INSERT INTO {_there(table)} ({names}) OVERRIDING SYSTEM VALUE"
+        f" SELECT {values} FROM pg_temp.carried AS c WHERE (SELECT count(*) FROM changed) >= 0{where} RETURNING 1)"
+        " SELECT (SELECT count(*) FROM changed) + (SELECT count(*) FROM new)"
     )
-    written += cursor.rowcount
+    written = cursor.fetchone()[0]
     cursor.execute("DROP TABLE pg_temp.carried")
     return written
 
 
-def _update(cursor, table: _compare.Table) -> int:
+def _update(table: _compare.Table) -> str:
+    """Return the UPDATE of the rows that PostgreSQL has under the same key; one that finds nothing where there is no key."""
     settings = ", ".join(f"{_sqlite.quoted(one.name)} = {_given(one)}" for one in table.columns if one.name not in table.key)
-    if not settings:
-        return 0
-    cursor.execute(f"UPDATE {_there(table)} AS t SET {settings} FROM pg_temp.carried AS c WHERE {_same_key(table)}")
-    return cursor.rowcount
+    if not settings or not table.key:
+        return "SELECT 1 WHERE false"
+    return f"UPDATE {_there(table)} AS t SET {settings} FROM pg_temp.carried AS c WHERE {_same_key(table)} RETURNING 1"
 
 
 def _given(one: _compare.Column) -> str:

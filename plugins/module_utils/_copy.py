@@ -45,6 +45,9 @@ KNOWN = {"f2599f1dd2ebe837c5ec9cfa909f44e845771132f44ee36e6acdf5eab12a61ff"}
 ROWS = 50_000
 _PIECE = 1 << 20
 
+# The largest number that both databases know.
+_FARTHEST = 2**63 - 1
+
 # How a value stands between two quotes: no text of Synapse's is likely to have the character, and none has to.
 _QUOTE = "\x01"
 _COPY = "COPY {} ({}) FROM STDIN (FORMAT csv, DELIMITER ',', QUOTE E'\\x01')"
@@ -79,6 +82,7 @@ def copy(cursor, libpq: dict, source: str, routine: dict, goes_on: bool, rows: i
         told.tell(doing="counting", done=0, total=0, now=True)
         both = _tables.Tables(lite, cursor, routine)
         carried = _synapse.carried(both.mine, both.theirs, routine)
+        _require_columns(both, carried)
         rewritten = carried - set(routine["append_only"])
         if not routine["again"] and not goes_on:
             _empty(cursor, rewritten, carried)
@@ -91,9 +95,22 @@ def copy(cursor, libpq: dict, source: str, routine: dict, goes_on: bool, rows: i
                 _crew.work(
                     lambda: _carrier(source, libpq, plan.ways), lambda: plan.next(lite), lambda *did: plan.done(*did, told)
                 )
+            plan.require_over()
         if routine["again"]:
             plan.progress.tables.update(_bring_up(cursor, libpq, source, routine, rewritten, told))
     return plan.progress
+
+
+def _require_columns(both: _tables.Tables, carried: set[str]) -> None:
+    """Raise Refusal when PostgreSQL has no place for a column of SQLite's; the routine ends there, too."""
+    for name in sorted(carried - {"event_search"}):
+        here = both.one_sided(name)[0]
+        if here:
+            raise Refusal(
+                f"The table {name} has the column {here[0]} on SQLite and none of that name on PostgreSQL.",
+                "Port with the release of Synapse that made the SQLite database, or a later one; if it is a module's table, let "
+                "the module make its column on PostgreSQL.",
+            )
 
 
 def _empty(cursor, rewritten: set[str], carried: set[str]) -> None:
@@ -137,10 +154,7 @@ def _bring_up(cursor, libpq: dict, source: str, routine: dict, names: set[str], 
     with _verify.both_sides(source, cursor, writing=True) as lite:
         comparison = _verify.Comparison(lite, cursor, routine, told)
         comparison.run(source, libpq, names)
-        tables = {table.name: table for table in comparison.tables if table.name in comparison.differing}
-        if tables:
-            _carry.carry(lite, cursor, tables)
-            comparison.again(_carry.concerned(cursor, list(tables)) & names)
+        changed = comparison.carry(names)
         if comparison.differing:
             raise Refusal(
                 f"The tables {', '.join(sorted(comparison.differing))} still differ after their rows were carried over.",
@@ -152,7 +166,7 @@ def _bring_up(cursor, libpq: dict, source: str, routine: dict, names: set[str], 
                 "UPDATE public.port_from_sqlite3 SET forward_rowid = %s, backward_rowid = %s WHERE table_name = %s",
                 (max((high or 0) + 1, 1), min(low - 1, 0) if low is not None else 0, name),
             )
-        totals = {name: _count(lite, name) for name in tables}
+        totals = {name: _count(lite, name) for name in changed}
     dropped = {one["table"]: one["rows"] for one in comparison.expected if one["rule"] == "nul"}
     return {
         name: {"rows": total - dropped.get(name, 0), "total": total, "dropped": dropped.get(name, 0)}
@@ -236,8 +250,10 @@ class _Plan:
                 total = _count(lite, name)
                 self.progress.tables[name] = {"rows": total - left, "total": total, "dropped": 0}
         for child, parent in _tables.references(cursor):
-            if parent in self.ways:
+            if parent in self.ways and parent != child:
                 self._parents.setdefault(child, set()).add(parent)
+        # A row that refers to a later one of its own table goes over with it.
+        self._undivided = {child for child, parent in _tables.references(cursor) if child == parent}
         self._left = sorted(self.ways, key=lambda name: -self.progress.tables[name]["total"])
 
     def _left_of(self, lite, name: str) -> int:
@@ -273,6 +289,14 @@ class _Plan:
         self.progress.doing = part.table
         self.progress.tell(told)
 
+    def require_over(self) -> None:
+        """Raise Refusal when tables are left that wait for each other."""
+        if self._left:
+            raise Refusal(
+                f"Foreign keys lead in a circle between tables that are to be carried over: {', '.join(sorted(self._left)[:3])}.",
+                "Port with engine: synapse, and report the release of Synapse.",
+            )
+
     def _part(self, lite, name: str) -> _Part | None:
         border = self._borders[name]
         table = _sqlite.quoted(name)
@@ -283,9 +307,16 @@ class _Plan:
             start = lite.execute(query, (border[column],)).fetchone()
             if start is None:
                 continue
-            end = lite.execute(f"{query} OFFSET {self._rows - 1}", (border[column],)).fetchone()
+            end = None
+            if name not in self._undivided:
+                end = lite.execute(f"{query} OFFSET {self._rows - 1}", (border[column],)).fetchone()
             end = end or lite.execute(f"SELECT {'max' if step > 0 else 'min'}(rowid) FROM {table}").fetchone()
             low, high = sorted((start[0], end[0]))
+            if abs(end[0] + step) > _FARTHEST:
+                raise Refusal(
+                    f"The table {name} has the row id {end[0]}, at which the numbers of both databases end.",
+                    "Give that row another row id: it is no key of Synapse's.",
+                )
             before, border[column] = border[column], end[0] + step
             return _Part(name, low, high, column, before, border[column])
         return None
@@ -297,7 +328,10 @@ def _carrier(source: str, libpq: dict, ways: dict[str, _Way]):
     with _sqlite.reading(source) as lite, _connection.connected(libpq, what="routine") as connection:
         lite.text_factory = bytes
         lite.create_function("as_given", 3, _as_given)
+        # A transaction has to see what others have committed meanwhile, and may wait for them as long as it takes.
+        connection.set_session(isolation_level="READ COMMITTED")
         with connection.cursor() as cursor:
+            cursor.execute("SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0")
             # The last transaction of the move waits for the disk, and so for these as well.
             cursor.execute(f"SET synchronous_commit = off; SET client_encoding = 'UTF8'; {_move.NOTICE_SILENCE}")
             connection.commit()
@@ -307,24 +341,53 @@ def _carrier(source: str, libpq: dict, ways: dict[str, _Way]):
 def _carry_over(lite, cursor, part: _Part, way: _Way) -> tuple[int, int]:
     """Carry the rows of ``part`` over, in one transaction with its border; return how many they are, and how many were dropped.
 
-    The transaction waits for those of the parts before this one.
+    The transaction waits for those of the parts before this one. Where one of these waits for it in turn, on a key that both
+    have, it gives way, and meets the key when the other one has ended.
     """
+    with _carry.told_without_values(part.table):
+        lines = _sent(lite, cursor, part, way)
+        if not _comes_to(cursor, part, _MOVED, gives_way=True):
+            cursor.connection.rollback()
+            _comes_to(cursor, part, _THERE)
+            cursor.connection.rollback()
+            lines = _sent(lite, cursor, part, way)
+            _comes_to(cursor, part, _MOVED)
+        cursor.connection.commit()
+    return lines.rows, lines.dropped
+
+
+def _sent(lite, cursor, part: _Part, way: _Way) -> _Lines:
     if way.first:
         cursor.execute(way.first)
     lines = _Lines(lite.execute(way.query, (part.low, part.high)))
     cursor.copy_expert(way.copy, lines, _PIECE)
     if way.last:
         cursor.execute(way.last)
-    moved = sql.SQL("UPDATE public.port_from_sqlite3 SET {0} = %s WHERE table_name = %s AND {0} = %s")
+    return lines
+
+
+# Of a part: to move its table's border, and to see whether the border has come to it.
+_MOVED = "UPDATE public.port_from_sqlite3 SET {0} = %(after)s WHERE table_name = %(table)s AND {0} = %(before)s RETURNING 1"
+_THERE = "SELECT 1 FROM public.port_from_sqlite3 WHERE table_name = %(table)s AND {0} = %(before)s"
+
+
+def _comes_to(cursor, part: _Part, statement: str, gives_way: bool = False) -> bool:
+    """Return when ``statement`` finds the border of ``part``; with ``gives_way`` False as soon as somebody waits for us."""
+    query, tries = sql.SQL(statement).format(sql.Identifier(part.border)), 0
     while True:
-        cursor.execute(moved.format(sql.Identifier(part.border)), (part.after, part.table, part.before))
-        if cursor.rowcount:
-            break
+        cursor.execute(query, dataclasses.asdict(part))
+        if cursor.fetchone():
+            return True
+        if not gives_way:
+            cursor.connection.rollback()
+        elif tries % 100 == 99:
+            cursor.execute("SELECT 1 FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid)) LIMIT 1")
+            if cursor.fetchone():
+                return False
         if _crew.is_orphaned():
             raise BrokenPipeError
+        tries += 1
         time.sleep(0.005)
-    cursor.connection.commit()
-    return lines.rows, lines.dropped
 
 
 class _Lines:

@@ -34,8 +34,9 @@ def work(tool, tasks, done) -> None:
         for _number in range(max(2, min(_MOST, len(os.sched_getaffinity(0))))):
             mine, theirs = context.Pipe()
             # A pipe tells of its owner's end when nobody else has it open, and a process that is forked has all of them.
-            crew[mine] = context.Process(target=_serve, args=(theirs, [*crew, mine], tool))
-            crew[mine].start()
+            process = context.Process(target=_serve, args=(theirs, [*crew, mine], tool))
+            process.start()
+            crew[mine] = process
             theirs.close()
         _hand_out(list(crew), tasks, done)
     except BaseException:

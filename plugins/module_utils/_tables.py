@@ -20,7 +20,7 @@ WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') GROUP 
 _REFERENCES = """
 SELECT DISTINCT child.relname, parent.relname FROM pg_constraint k
 JOIN pg_class child ON child.oid = k.conrelid JOIN pg_class parent ON parent.oid = k.confrelid
-WHERE k.contype = 'f' AND child.relnamespace = 'public'::regnamespace AND child.oid <> parent.oid
+WHERE k.contype = 'f' AND child.relnamespace = 'public'::regnamespace
 """
 
 
@@ -87,6 +87,6 @@ class Tables:
 
 
 def references(cursor) -> list[tuple[str, str]]:
-    """Return (child, parent) for every foreign key that leads from one table of the schema public to another one."""
+    """Return (child, parent) for every foreign key of a table of the schema public; a table may refer to itself."""
     cursor.execute(_REFERENCES)
     return cursor.fetchall()

@@ -32,6 +32,9 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors
 _EXAMPLES = 5
 _DROPPED_EXAMPLES = 20
 
+# How often at most what differs is carried over, when that makes other rows differ.
+_CASCADES = 3
+
 # Rules whose entries come from comparing a table, and come again when it is compared again.
 _FOUND_ON_THE_WAY = ("nul", "sent_transactions")
 
@@ -100,8 +103,7 @@ def _carried(comparison: Comparison, result: dict, source: str, check_mode: bool
     if check_mode:
         comparison.differing.clear()
         return planned
-    written = _carry.carry(lite, cursor, tables)
-    comparison.again(_carry.concerned(cursor, list(tables)))
+    written = comparison.carry(set(tables))
     if comparison.differing:
         result = comparison.result(result["rows"])
         raise _unequal({**result, "carried": {}, "seconds": comparison.seconds}, routine, source)
@@ -190,6 +192,8 @@ def _one_moment(lite, cursor, writing: bool, snapshot: str | None = None):
     try:
         # As the canonical text is written; nothing here lives long enough for compiled queries to pay.
         cursor.execute("SET LOCAL bytea_output = hex; SET LOCAL jit = off")
+        # A crew works while this one waits, and asks SQLite for long.
+        cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL statement_timeout = 0")
         yield
     except BaseException:
         if not cursor.connection.closed:
@@ -258,6 +262,23 @@ class Comparison:
         for table in self.tables:
             if table.name in names:
                 self._judge(table, _compare.compare(self.lite, self.cursor, table))
+
+    def carry(self, names: set[str]) -> dict:
+        """Carry over what differs in the tables ``names``, and see what it came to; return ``{table: {written, deleted}}``.
+
+        Deleting a row may delete others that refer to it, in the same table or another, which then differ and are carried, too.
+        """
+        done: dict[str, dict[str, int]] = {}
+        for _again in range(_CASCADES):
+            tables = {table.name: table for table in self.tables if table.name in self.differing and table.name in names}
+            if not tables:
+                break
+            for name, rows in _carry.carry(self.lite, self.cursor, tables).items():
+                before = done.get(name, {"written": 0, "deleted": 0})
+                done[name] = {kind: before[kind] + rows[kind] for kind in rows}
+            names = _carry.concerned(self.cursor, list(tables))
+            self.again(names)
+        return done
 
     def result(self, rows: int) -> dict:
         """Return the part of the module's result that the comparison gives."""

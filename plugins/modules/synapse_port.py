@@ -197,7 +197,7 @@ def carry_over(cursor, params: dict, config: dict, routine: dict, digest: str, b
         return _routine.run(command, config, source, params["batch_size"] or _routine.ROWS)
     laid = _move.is_laid(cursor, before, routine["version"])
     goes_on = laid and before.status == "running" and digest in before.digests
-    if not (laid and (goes_on or routine["again"])):
+    if not goes_on:  # another file may need Synapse's migrations, whatever was done to the one before
         tables = _routine.lay(_synapse.python_words(params), config, source)
         _copy.require_same_tables(cursor, source, routine, tables)
     rows = params["batch_size"] or _copy.ROWS

@@ -205,3 +205,78 @@ def _with_other_rules(move: moves.Move, folder: pathlib.Path) -> pathlib.Path:
     python.write_text(f'#!/bin/sh\nPYTHONPATH={folder} exec {move.server.python} "$@"\n')
     python.chmod(0o755)
     return python
+
+
+def test_a_row_that_is_refused_is_named_without_its_values(run, pair):
+    move = pair(lambda path: None)[0]
+    port(move, COPY)
+    # Two rows of SQLite's that have the same token, which it does not mind.
+    move.rows("DELETE FROM access_tokens; UPDATE port_from_sqlite3 SET forward_rowid = 1 WHERE table_name = 'access_tokens'")
+    move.rows("UPDATE synapse_postgres.move SET status = 'running', routine = routine || '{\"again\": false}'")
+    move.rows("CREATE UNIQUE INDEX one_of_a_kind ON access_tokens ((device_id IS NULL))")
+    refused = run("synapse_port", {**move.options, **COPY})
+    tokens = [token for (token,) in move.lite("SELECT token FROM access_tokens")]
+    assert refused["failed"] and "access_tokens" in refused["msg"] and "23505" in refused["msg"], refused
+    assert tokens and not [token for token in tokens if token in refused["output"]]
+
+
+def test_a_key_that_two_parts_have_is_refused_and_nobody_waits_for_ever(run, pair):
+    move = pair(lambda path: None)[0]
+    grown = interrupted.Port(move)
+    grown.grow(1)
+    with contextlib.closing(sqlite3.connect(move.source)) as connection:
+        # PostgreSQL alone keeps events in the search unique. The first part has so much to do that the next one is before it.
+        connection.execute("UPDATE event_search SET value = value || printf('%.*c', 300000, ' a') WHERE rowid < 8")
+        columns = "event_id, room_id, sender, key, value"
+        first = connection.execute("SELECT min(rowid) FROM event_search").fetchone()[0]
+        connection.execute(
+            f"INSERT INTO event_search (rowid, {columns}) SELECT 100000, {columns} FROM event_search WHERE rowid = {first + 6}"
+        )
+        connection.commit()
+    for _again in range(2):
+        refused = run("synapse_port", {**move.options, **COPY})
+        assert refused["failed"] and "23505" in refused["msg"] and "event_search" in refused["msg"], refused
+
+
+def test_settings_of_the_database_that_are_hard_on_a_long_step_do_not_reach_it(run, pair):
+    both = pair(lambda path: None)
+    interrupted.Port(both[0])
+    shutil.copy(both[0].source, both[1].source)
+    for setting in (
+        "default_transaction_isolation = 'repeatable read'",
+        "idle_in_transaction_session_timeout = '50ms'",
+        "lock_timeout = '1ms'",
+    ):
+        both[0].rows(f"ALTER DATABASE {both[0].name} SET {setting}")
+    port(both[0], COPY)
+    both[0].lite("UPDATE devices SET display_name = 'renamed'")
+    both[1].lite("UPDATE devices SET display_name = 'renamed'")
+    port(both[0], COPY)
+    port(both[1], ROUTINE)
+    require_same(both)
+
+
+def test_tokens_that_were_renewed_between_two_runs_are_carried_over(run, pair):
+    move = pair(_with_renewed_tokens)[0]
+    port(move, COPY)
+    # Twice renewed: the first of the new ones is gone, and the old one leads to the second.
+    move.lite("INSERT INTO refresh_tokens VALUES (3, '@person0:localhost', 'D', 'third', NULL, NULL, NULL)")
+    move.lite("UPDATE refresh_tokens SET next_token_id = 3 WHERE id = 1")
+    move.lite("DELETE FROM refresh_tokens WHERE id = 2")
+    move.lite("INSERT INTO access_tokens (id, user_id, device_id, token, refresh_token_id) VALUES (901, 'u', 'D', 'later', 3)")
+    port(move, COPY)
+    assert run("synapse_port_verify", {"sqlite_database": str(move.source), **move.login})["equal"]
+
+
+def _with_renewed_tokens(path: pathlib.Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        names = [row[1] for row in connection.execute("PRAGMA table_info(refresh_tokens)")]
+        assert names[:4] == ["id", "user_id", "device_id", "token"], names
+        for number, following in ((1, 2), (2, None)):
+            connection.execute(
+                "INSERT INTO refresh_tokens (id, user_id, device_id, token, next_token_id) VALUES (?, ?, 'D', ?, ?)",
+                (number, "@person0:localhost", f"token{number}", following),
+            )
+        columns = "id, user_id, device_id, token, refresh_token_id"
+        connection.execute(f"INSERT INTO access_tokens ({columns}) VALUES (900, '@person0:localhost', 'D', 'now', 1)")
+        connection.commit()
