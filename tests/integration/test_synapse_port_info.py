@@ -82,7 +82,7 @@ def plant(move, *scripts):
 
 
 def options(move) -> dict:
-    return {**move.options, "folder": str(move.folder / "not yet" / "made")}
+    return {**move.called, "folder": str(move.folder / "not yet" / "made")}
 
 
 def traces(move) -> tuple:

@@ -35,14 +35,18 @@ class Move:
         self.old_config = self._configured("homeserver-sqlite.yaml", "sqlite3", {"database": str(self.source)})
 
     @property
-    def options(self) -> dict:
-        """The options of synapse_port."""
+    def called(self) -> dict:
+        """The options of our modules that name both databases and Synapse's interpreter."""
         return {
             "sqlite_database": str(self.source),
             "config": [str(self.config)],
             "synapse_python": str(self.server.python),
-            "engine": ENGINE,
         }
+
+    @property
+    def options(self) -> dict:
+        """The options of synapse_port."""
+        return {**self.called, "engine": ENGINE}
 
     @property
     def login(self) -> dict:
