@@ -266,15 +266,18 @@ class _Plan:
 
     def next(self, lite) -> _Part | None:
         """Return the next part that can go over now; None when there is none. ``lite`` is SQLite's connection."""
-        # The table that the fewest are at work on, then the largest.
-        for name in sorted(self._left, key=lambda name: self._at_work[name]):
-            if not all(map(self._is_over, self._parents.get(name, ()))):
-                continue
-            part = self._part(lite, name)
-            if part:
-                self._at_work[name] += 1
-                return part
-            self._left.remove(name)
+        before: list[str] = []
+        while before != self._left:  # a table that is over lets those begin that refer to it
+            before = list(self._left)
+            # The table that the fewest are at work on, then the largest.
+            for name in sorted(self._left, key=lambda name: self._at_work[name]):
+                if not all(map(self._is_over, self._parents.get(name, ()))):
+                    continue
+                part = self._part(lite, name)
+                if part:
+                    self._at_work[name] += 1
+                    return part
+                self._left.remove(name)
         return None
 
     def _is_over(self, name: str) -> bool:
