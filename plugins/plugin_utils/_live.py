@@ -75,7 +75,7 @@ _SEEN = re.compile(r"^SEEN (working|ended|unknown) (\d+)$", re.MULTILINE)
 _END = """
 if living; then
   kill -s TERM -- "-$group"
-  while [ $n -lt 15 ] && living; do pause; n=$((n+1)); done
+  while [ $n -lt 100 ] && living; do pause; n=$((n+1)); done
   if living; then kill -s KILL -- "-$group"; fi
 fi
 rm -f %s"""

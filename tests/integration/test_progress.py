@@ -254,7 +254,8 @@ def test_ctrl_c_ends_module_and_routine_and_the_next_run_goes_on(move):
     play = Play(move.folder, "synapse_port", slow(move, 60))
     status = play.in_terminal(press=_LINE.search)
     assert status == 99 and INTERRUPTED in play.output, play.output
-    assert not alive(move) and not play.left() and not list(move.folder.glob(".port-*"))
+    wait(lambda: not alive(move), 10)
+    assert not play.left() and not list(move.folder.glob(".port-*"))
     again = Play(move.folder, "synapse_port", move.options)
     assert again.piped() == 0 and again.result()["finished"], again.output
 
