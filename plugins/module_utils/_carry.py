@@ -27,6 +27,9 @@ _BATCH = 10000
 
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
+# Classes of errors that tell of no row: connection, resources, intervention, system (manual, appendix A).
+_NO_ROW = ("08", "53", "57", "58")
+
 # Rows that the other side has under the same key, with other content.
 _SAME_KEY = "EXISTS (SELECT 1 FROM temp.only_{} AS other WHERE other.name = mine.name AND other.key = mine.key)"
 
@@ -108,6 +111,9 @@ def told_without_values(name: str):
     try:
         yield
     except psycopg2.Error as error:
+        # A link or a server that is gone, a full disk, an end that was asked for: it is about no row, and its words are wanted.
+        if error.pgcode is None or error.pgcode[:2] in _NO_ROW:
+            raise
         # The messages of class 23, violated constraints, name tables and constraints and nothing else.
         words = f": {error.diag.message_primary}" if (error.pgcode or "").startswith("23") else ""
         raise Refusal(

@@ -172,14 +172,15 @@ def test_a_server_that_dies_at_the_switch_leaves_synapse_on_sqlite(own_cluster, 
         talk.require_all_there(site, homeserver[1], acknowledged)
 
 
-def test_a_server_whose_disk_is_full_says_so_and_is_ported_to_when_there_is_room(monkeypatch, tmp_path, homeserver):
+@pytest.mark.parametrize("engine", ["copy", "synapse"])
+def test_a_server_whose_disk_is_full_says_so_and_is_ported_to_when_there_is_room(monkeypatch, tmp_path, homeserver, engine):
     with contextlib.ExitStack() as made:
         disk = made.enter_context(faults.Disk(300))
         with monkeypatch.context() as elsewhere:
             elsewhere.setattr(tempfile, "tempdir", str(disk.folder))
             small = "max_wal_size = 32MB\nmin_wal_size = 32MB\n"
             cluster = made.enter_context(clusters.running(clusters.installations()[0], settings=small))
-        port = interrupted.Port(made.enter_context(move.prepared(tmp_path, homeserver[0], cluster)))
+        port = interrupted.Port(made.enter_context(move.prepared(tmp_path, homeserver[0], cluster)), engine)
         with port.running() as running:
             port.routine(running)
             while port.move.rows("SELECT to_regclass('port_from_sqlite3')") == [(None,)]:
