@@ -37,6 +37,15 @@ def pair(tmp_path, homeserver, any_cluster):
         yield of
 
 
+@pytest.fixture
+def grown(pair):
+    """Two Moves of the same database, with rows enough to be struck on the way."""
+    both = pair(lambda path: None)
+    interrupted.Port(both[0])
+    shutil.copy(both[0].source, both[1].source)
+    return both
+
+
 def port(move: moves.Move, how: dict) -> dict:
     """Port, with options of ``how``; return the module's result."""
     done = modules.run("synapse_port", {**move.options, **how})
@@ -130,12 +139,12 @@ def at_work(move: moves.Move):
 
 def test_a_port_that_is_killed_again_and_again_ends_as_the_routines(pair):
     both = pair(lambda path: None)
-    grown = interrupted.Port(both[0])
+    harness = interrupted.Port(both[0])
     shutil.copy(both[0].source, both[1].source)
     begun = time.monotonic()
     port(both[0], COPY)
     longest = time.monotonic() - begun
-    grown.begin_anew()
+    harness.begin_anew()
     for moment in faults.moments():
         with at_work(both[0]) as module:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -145,28 +154,22 @@ def test_a_port_that_is_killed_again_and_again_ends_as_the_routines(pair):
     require_same(both)
 
 
-def test_a_process_that_is_killed_ends_the_run_and_the_next_one_goes_on(pair):
-    both = pair(lambda path: None)
-    interrupted.Port(both[0])
-    shutil.copy(both[0].source, both[1].source)
-    with modules.started("synapse_port", {**both[0].options, **COPY}) as module:
-        while not both[0].rows("SELECT 1 FROM pg_stat_activity WHERE query LIKE 'COPY %%'"):
+def test_a_process_that_is_killed_ends_the_run_and_the_next_one_goes_on(grown):
+    with modules.started("synapse_port", {**grown[0].options, **COPY}) as module:
+        while not grown[0].rows("SELECT 1 FROM pg_stat_activity WHERE query LIKE 'COPY %%'"):
             assert module.poll() is None, module.communicate()
             time.sleep(0.005)
         children = pathlib.Path(f"/proc/{module.pid}/task/{module.pid}/children").read_text().split()
         os.kill(int(random.choice(children)), signal.SIGKILL)
         told = module.communicate(timeout=60)[0].decode()
     assert "was killed" in told and "it goes on where it stopped" in told, told
-    port(both[0], COPY)
-    port(both[1], ROUTINE)
-    require_same(both)
+    port(grown[0], COPY)
+    port(grown[1], ROUTINE)
+    require_same(grown)
 
 
-def test_either_engine_goes_on_where_the_other_was_killed(pair):
-    both = pair(lambda path: None)
-    interrupted.Port(both[0])
-    shutil.copy(both[0].source, both[1].source)
-    for move, how in zip(both, (COPY, ROUTINE)):
+def test_either_engine_goes_on_where_the_other_was_killed(grown):
+    for move, how in zip(grown, (COPY, ROUTINE)):
         with modules.started("synapse_port", {**move.options, **how, "batch_size": 5}) as module:
             while not move.rows("SELECT to_regclass('port_from_sqlite3')")[0][0] or not move.rows(
                 "SELECT 1 FROM port_from_sqlite3 WHERE forward_rowid > 100"
@@ -174,9 +177,9 @@ def test_either_engine_goes_on_where_the_other_was_killed(pair):
                 assert module.poll() is None, module.communicate()
                 time.sleep(0.01)
             module.kill()
-    for move, how in zip(both, (ROUTINE, COPY)):
+    for move, how in zip(grown, (ROUTINE, COPY)):
         port(move, how)
-    require_same(both)
+    require_same(grown)
 
 
 def test_a_routine_with_other_rules_carries_the_rows_itself(run, pair, tmp_path):
@@ -222,8 +225,8 @@ def test_a_row_that_is_refused_is_named_without_its_values(run, pair):
 
 def test_a_key_that_two_parts_have_is_refused_and_nobody_waits_for_ever(run, pair):
     move = pair(lambda path: None)[0]
-    grown = interrupted.Port(move)
-    grown.grow(1)
+    harness = interrupted.Port(move)
+    harness.grow(1)
     with contextlib.closing(sqlite3.connect(move.source)) as connection:
         # PostgreSQL alone keeps events in the search unique. The first part has so much to do that the next one is before it.
         connection.execute("UPDATE event_search SET value = value || printf('%.*c', 300000, ' a') WHERE rowid < 8")
@@ -238,22 +241,19 @@ def test_a_key_that_two_parts_have_is_refused_and_nobody_waits_for_ever(run, pai
         assert refused["failed"] and "23505" in refused["msg"] and "event_search" in refused["msg"], refused
 
 
-def test_settings_of_the_database_that_are_hard_on_a_long_step_do_not_reach_it(run, pair):
-    both = pair(lambda path: None)
-    interrupted.Port(both[0])
-    shutil.copy(both[0].source, both[1].source)
+def test_settings_of_the_database_that_are_hard_on_a_long_step_do_not_reach_it(grown):
     for setting in (
         "default_transaction_isolation = 'repeatable read'",
         "idle_in_transaction_session_timeout = '50ms'",
         "lock_timeout = '1ms'",
     ):
-        both[0].rows(f"ALTER DATABASE {both[0].name} SET {setting}")
-    port(both[0], COPY)
-    both[0].lite("UPDATE devices SET display_name = 'renamed'")
-    both[1].lite("UPDATE devices SET display_name = 'renamed'")
-    port(both[0], COPY)
-    port(both[1], ROUTINE)
-    require_same(both)
+        grown[0].rows(f"ALTER DATABASE {grown[0].name} SET {setting}")
+    port(grown[0], COPY)
+    grown[0].lite("UPDATE devices SET display_name = 'renamed'")
+    grown[1].lite("UPDATE devices SET display_name = 'renamed'")
+    port(grown[0], COPY)
+    port(grown[1], ROUTINE)
+    require_same(grown)
 
 
 def test_tokens_that_were_renewed_between_two_runs_are_carried_over(run, pair):
