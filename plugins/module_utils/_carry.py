@@ -5,7 +5,7 @@
 """Carrying over the rows of append-only tables that changed on SQLite between two runs of the port routine.
 
 The routine only ever adds to these tables: a row that Synapse changed or deleted since the first run stays old. Which rows
-these are is in temp.only_here and temp.only_there of the SQLite connection: see _compare.collect().
+these are is in temp.only_here and temp.only_there of the SQLite connection: see _compare.Unmatched.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def require_ours(cursor, source: str) -> None:
 
 def require_ported(cursor, source: str) -> None:
     """Raise Refusal unless ``source`` is, byte for byte, the file that was ported: an older one would undo what is there."""
-    if _sqlite.digest(source) not in _move.record(cursor).digests:
+    record = _move.record(cursor)
+    if _sqlite.stamp(source) != record.routine.get("stamp") and _sqlite.digest(source) not in record.digests:
         raise Refusal(
             f"{source} is not, or no longer, what was ported, so nothing is carried over from it.",
             "Run synapse_port on it first, then this again.",
@@ -106,8 +107,11 @@ def carry(lite, cursor, tables: dict[str, _compare.Table]) -> dict:
 
 
 @contextlib.contextmanager
-def told_without_values(name: str):
-    """Turn the server's refusal of a row of ``name`` into ours. Its own words may hold the row, and so a secret."""
+def told_without_values(name: str, against: str = ""):
+    """Turn the server's refusal of a row of ``name`` into ours. Its own words may hold the row, and so a secret.
+
+    ``against`` is the remedy where a constraint is violated, if it is another one.
+    """
     try:
         yield
     except psycopg2.Error as error:
@@ -115,10 +119,14 @@ def told_without_values(name: str):
         if error.pgcode is None or error.pgcode[:2] in _NO_ROW:
             raise
         # The messages of class 23, violated constraints, name tables and constraints and nothing else.
-        words = f": {error.diag.message_primary}" if (error.pgcode or "").startswith("23") else ""
+        violated = error.pgcode.startswith("23")
+        words = f": {error.diag.message_primary}" if violated else ""
+        remedy = (
+            "What was under way is undone. See the server's log for the row and mend it on SQLite, or port into a new database."
+        )
         raise Refusal(
-            f"PostgreSQL refused what was to be carried over to {name}, SQLSTATE {error.pgcode or 'none'}{words}.",
-            "What was under way is undone. See the server's log for the row and mend it on SQLite, or port into a new database.",
+            f"PostgreSQL refused what was to be carried over to {name}, SQLSTATE {error.pgcode}{words}.",
+            against if violated and against else remedy,
         ) from None
 
 

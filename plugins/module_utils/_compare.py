@@ -18,10 +18,11 @@ them took 3.0 s then, on a machine that had other work: some 165 000 rows, or 10
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import decimal
 import hashlib
+import itertools
+import marshal
 import os
 import re
 import tempfile
@@ -40,9 +41,8 @@ BUCKETS = 1024
 _BATCH_ROWS = 2000
 _BATCH_SIZE = 1 << 20
 
-# Rows of SQLite's, and blocks of PostgreSQL's, whose sums are worked out by one process at a time.
-_SHARE_ROWS = 50_000
-_SHARE_BLOCKS = 2048
+# How many rows of a side wait in memory for their equals on the other: some 50 MB.
+_WAITING = 200_000
 
 # PostgreSQL passes no function more arguments than 100 (FUNC_MAX_ARGS).
 _ARGUMENTS = 90
@@ -99,11 +99,13 @@ class Sums:
     """What one side holds of a table: for each bucket the number of rows and the sum of their hashes.
 
     ``dropped`` counts the rows with a NUL character, which PostgreSQL cannot store and the port routine leaves out.
+    ``mark``, where it was asked for, tells these rows from others without their sums: see lite_mark().
     """
 
     counts: list[int] = dataclasses.field(default_factory=lambda: [0] * BUCKETS)
     sums: list[int] = dataclasses.field(default_factory=lambda: [0] * BUCKETS)
     dropped: int = 0
+    mark: str = ""
 
     @property
     def rows(self) -> int:
@@ -192,124 +194,141 @@ def stored(value: object, kind: str) -> str | None:
 
 
 def prepare(lite) -> None:
-    """Give the SQLite connection ``lite`` the function of lite_text(), and tables on disk for collect(), before it is used.
+    """Give the SQLite connection ``lite`` the functions of its expressions, and tables on disk for Unmatched, before it is used.
 
     They are in SQLite's own temporary database, a file that it has removed already and nobody else can open.
     """
     lite.create_function("as_stored", 4, _as_stored)
+    lite.create_function("hash_of", 1, lambda raw: None if raw is None else _hash(raw))
     lite.execute("PRAGMA temp_store = FILE")
-    lite.execute("CREATE TEMP TABLE here (hash INTEGER, key INTEGER, id INTEGER)")
-    lite.execute("CREATE TEMP TABLE there (hash INTEGER, key INTEGER, id TEXT)")
+    lite.execute("CREATE TEMP TABLE here (name TEXT, hash INTEGER, id INTEGER)")
+    lite.execute("CREATE TEMP TABLE there (name TEXT, hash INTEGER, id TEXT)")
+    lite.execute("CREATE INDEX temp.here_hash ON here (name, hash)")
+    lite.execute("CREATE INDEX temp.there_hash ON there (name, hash)")
     lite.execute("CREATE TEMP TABLE only_here (name TEXT, key INTEGER, id INTEGER)")
     lite.execute("CREATE TEMP TABLE only_there (name TEXT, key INTEGER, id TEXT)")
     lite.execute("CREATE INDEX temp.only_here_key ON only_here (name, key)")
     lite.execute("CREATE INDEX temp.only_there_key ON only_there (name, key)")
 
 
-def compare(lite, cursor, table: Table) -> Sums:
+def compare(lite, cursor, table: Table, mine: Sums | None = None) -> Sums:
     """Compare ``table``; return SQLite's sums, with the rows that only one side has in temp.only_here and temp.only_there.
 
-    ``lite`` is a connection that went through prepare(), ``cursor`` one of PostgreSQL's; each in one transaction. Memory does
-    not grow with the table.
+    ``lite`` is a connection that went through prepare(), ``cursor`` one of PostgreSQL's; each in one transaction. ``mine`` are
+    SQLite's sums where they are known. Memory does not grow with the table.
     """
-    theirs, mine = _at_once(cursor, table, lambda: server_sums(cursor, table), lambda: lite_sums(lite, cursor, table))
-    settle(lite, cursor, table, mine, theirs)
+    mine = mine or lite_sums(lite, cursor, table)
+    buckets = mine.differing(server_sums(cursor, table))
+    if buckets:
+        unmatched = Unmatched(lite, table)
+        unmatched.add("here", lite_rows(lite, cursor, table, buckets))
+        with tempfile.TemporaryFile(dir=os.environ.get("SQLITE_TMPDIR")) as stream:
+            server_rows(cursor, table, buckets, stream)
+            stream.seek(0)
+            unmatched.add("there", received(stream))
+        unmatched.settle(cursor)
     return mine
 
 
-def settle(lite, cursor, table: Table, mine: Sums, theirs: Sums) -> None:
-    """Where the sums of the two sides differ, find the rows that only one of them has: see compare()."""
-    differing = mine.differing(theirs)
-    if differing:
-        collect(lite, cursor, table, differing)
+class Unmatched:
+    """Rows of ``table`` that one side has and the other has not been seen to have: at first those of all buckets that differ.
 
-
-def shares(lite, cursor, table: Table) -> list[Share]:
-    """Return the parts in which a table's sums can be worked out, apart from each other, on either side."""
-    name, found = _sqlite.quoted(table.name), []
-    cursor.execute("SELECT pg_relation_size(%s::regclass) / current_setting('block_size')::int", (f"public.{name}",))
-    blocks = cursor.fetchone()[0]
-    found += [Share(table.name, "there", start, start + _SHARE_BLOCKS) for start in range(0, blocks, _SHARE_BLOCKS)]
-    low, last = lite.execute(f"SELECT min(rowid), max(rowid) FROM {name}").fetchone()
-    while low is not None:
-        query = f"SELECT rowid FROM {name} WHERE rowid >= ? ORDER BY rowid LIMIT 2 OFFSET {_SHARE_ROWS - 1}"
-        ends = [row[0] for row in lite.execute(query, (low,))]
-        found.append(Share(table.name, "here", low, ends[0] if ends else last))
-        low = ends[1] if len(ends) > 1 else None
-    return found
-
-
-def sums(lite, cursor, table: Table, share: Share) -> Sums:
-    """Return the sums of one of shares(); ``lite`` and ``cursor`` are as in compare()."""
-    if share.side == "there":
-        return server_sums(cursor, table, share)
-    return lite_sums(lite, cursor, table, share)
-
-
-def _at_once(cursor, table: Table, there, here) -> tuple:
-    """Return what ``there()``, in a thread of its own, and ``here()`` return; the first asks the server only.
-
-    Of a table with special columns ``here`` needs the server too, and waits.
+    They come in about the same order from both sides, so few of them wait at a time; those that are too many wait on disk, in
+    the temporary tables of the SQLite connection ``lite``.
     """
-    with concurrent.futures.ThreadPoolExecutor(1) as other:
-        asked = other.submit(there)
-        try:
-            if table.special:
-                asked.result()
-            found = here()
-        except BaseException:
-            cursor.connection.cancel()
-            raise
-        return asked.result(), found
+
+    def __init__(self, lite, table: Table) -> None:
+        self._lite, self._table, self._on_disk = lite, table, False
+        self._waiting: dict[str, dict[int, list]] = {"here": {}, "there": {}}
+
+    def add(self, side: str, rows) -> None:
+        """Match ``rows`` of one side, (hash, id), with those of the other."""
+        mine, theirs = (self._waiting[side], self._waiting["there" if side == "here" else "here"])
+        for row, number in rows:
+            equal = theirs.get(row)
+            if equal is None:
+                mine.setdefault(row, []).append(number)
+            elif len(equal) > 1:
+                equal.pop()
+            else:
+                del theirs[row]
+            if len(mine) > _WAITING:
+                self._spill()
+
+    def _spill(self) -> None:
+        self._on_disk = True
+        for side, waiting in self._waiting.items():
+            rows = ((self._table.name, row, number) for row, numbers in waiting.items() for number in numbers)
+            self._lite.executemany(f"INSERT INTO temp.{side} VALUES (?, ?, ?)", rows)
+            waiting.clear()
+
+    def settle(self, cursor) -> None:
+        """Fill temp.only_here and temp.only_there with what is left.
+
+        A row is ``(name of the table, hash of its key or NULL, id)``: SQLite's rowid, PostgreSQL's ctid. Of rows that are equal
+        those count that one side has more of.
+        """
+        lite, table = self._lite, self._table
+        if self._on_disk:
+            self._spill()
+        text = "NULL"
+        if table.key:
+            present = " AND ".join(f"{one.lite} IS NOT NULL" for one in table.keys)
+            text = f"hash_of(CASE WHEN {present} THEN CAST({lite_text(table.keys)} AS BLOB) END)"
+        insert = f"INSERT INTO temp.only_here SELECT ?1, {text}, ?2 FROM {table.source} WHERE t.rowid = ?2"
+        lite.executemany(insert, ((table.name, number) for number in self._left("here", "there")))
+        batches = iter(self._left("there", "here"))
+        while batch := list(itertools.islice(batches, _BATCH_ROWS)):
+            lite.executemany("INSERT INTO temp.only_there VALUES (?, ?, ?)", _with_keys(cursor, table, batch))
+        for side in ("here", "there"):
+            lite.execute(f"DELETE FROM temp.{side} WHERE name = ?", (table.name,))
+
+    def _left(self, mine: str, theirs: str):
+        """Yield the ids of ``mine`` that have no equal among ``theirs``."""
+        for numbers in self._waiting[mine].values():
+            yield from numbers
+        if self._on_disk:
+            self._lite.text_factory = str
+            query = (
+                "SELECT id FROM (SELECT hash, id, row_number() OVER (PARTITION BY hash ORDER BY id) AS number"
+                f" FROM temp.{mine} WHERE name = ?1) AS mine"
+                f" WHERE number > (SELECT count(*) FROM temp.{theirs} AS theirs WHERE name = ?1 AND theirs.hash = mine.hash)"
+            )
+            for (number,) in self._lite.execute(query, (self._table.name,)):
+                yield number
 
 
-def collect(lite, cursor, table: Table, buckets: list[int]) -> None:
-    """Fill temp.only_here and temp.only_there with the rows of ``table``'s ``buckets`` that only one side has.
-
-    A row is ``(name of the table, hash of its key or NULL, id)``: SQLite's rowid, PostgreSQL's ctid. Of rows that are equal
-    those count that one side has more of.
-    """
-    lite.execute("DELETE FROM temp.here")
-    lite.execute("DELETE FROM temp.there")
-    with tempfile.TemporaryFile(dir=os.environ.get("SQLITE_TMPDIR")) as stream:
-        _at_once(
-            cursor,
-            table,
-            lambda: cursor.copy_expert(_server_rows(table, buckets), stream),
-            lambda: lite.executemany("INSERT INTO temp.here VALUES (?, ?, ?)", _wanted(lite, cursor, table, frozenset(buckets))),
-        )
-        stream.seek(0)
-        lite.executemany("INSERT INTO temp.there VALUES (?, ?, ?)", map(_received, stream))
-    for mine, theirs in (("here", "there"), ("there", "here")):
-        lite.execute(
-            f"INSERT INTO temp.only_{mine} SELECT ?, key, id"
-            f" FROM (SELECT *, row_number() OVER (PARTITION BY hash ORDER BY id) AS number FROM temp.{mine}) AS mine"
-            f" LEFT JOIN (SELECT hash, count(*) AS copies FROM temp.{theirs} GROUP BY hash) AS theirs USING (hash)"
-            " WHERE number > coalesce(copies, 0)",
-            (table.name,),
-        )
+def _with_keys(cursor, table: Table, ids: list[str]) -> list[tuple]:
+    """Return (name of the table, hash of the key or None, id) for PostgreSQL's rows at ``ids``."""
+    if not table.key:
+        return [(table.name, None, one) for one in ids]
+    present = f"num_nulls({', '.join(map(_sqlite.quoted, table.key))}) = 0"
+    cursor.execute(
+        f"SELECT CASE WHEN {present} THEN {_server_hash(server_text(table.keys))} END, ctid::text"
+        f" FROM public.{_sqlite.quoted(table.name)} WHERE ctid = ANY (%s::tid[])",
+        (ids,),
+    )
+    return [(table.name, *row) for row in cursor]
 
 
-def _wanted(lite, cursor, table: Table, buckets: frozenset):
-    for row, key, number in _lite_rows(lite, cursor, table):
-        if row & (BUCKETS - 1) in buckets:
-            yield row, None if key is None else _hash(key), number
+def lite_rows(lite, cursor, table: Table, buckets: list[int], share: Share | None = None):
+    """Yield ``(hash, rowid)`` of SQLite's rows in ``buckets``."""
+    wanted = frozenset(buckets)
+    return ((row, number) for row, number in _lite_rows(lite, cursor, table, share) if row & (BUCKETS - 1) in wanted)
 
 
-def _server_rows(table: Table, buckets: list[int]) -> str:
-    """Return the COPY of ``hash, hash of the key, ctid`` of the rows in ``buckets``."""
-    key = "NULL::bigint"
-    if table.key:
-        present = f"num_nulls({', '.join(map(_sqlite.quoted, table.key))}) = 0"
-        key = f"CASE WHEN {present} THEN {_server_hash(server_text(table.keys))} END"
-    query = f"SELECT {_server_hash(_server_row(table))} AS hash, {key} AS key, ctid FROM {_server_source(table)} OFFSET 0"
+def server_rows(cursor, table: Table, buckets: list[int], stream, share: Share | None = None) -> None:
+    """Write PostgreSQL's rows in ``buckets`` to ``stream``, for received()."""
+    query = f"SELECT {_server_hash(_server_row(table))} AS hash, ctid FROM {_server_source(table, share)} OFFSET 0"
     some = ", ".join(str(bucket) for bucket in buckets)
-    return f"COPY (SELECT * FROM ({query}) AS rows WHERE hash & {BUCKETS - 1} IN ({some})) TO STDOUT"
+    cursor.copy_expert(f"COPY (SELECT * FROM ({query}) AS rows WHERE hash & {BUCKETS - 1} IN ({some})) TO STDOUT", stream)
 
 
-def _received(line: bytes) -> tuple:
-    row, key, ctid = line.decode("ascii").rstrip("\n").split("\t")
-    return int(row), None if key == "\\N" else int(key), ctid
+def received(lines):
+    """Yield ``(hash, ctid)`` of what server_rows() wrote."""
+    for line in lines:
+        row, ctid = line.decode("ascii").rstrip("\n").split("\t")
+        yield int(row), ctid
 
 
 def server_sums(cursor, table: Table, share: Share | None = None) -> Sums:
@@ -324,45 +343,65 @@ def server_sums(cursor, table: Table, share: Share | None = None) -> Sums:
 
 
 def lite_sums(lite, cursor, table: Table, share: Share | None = None) -> Sums:
-    """Return the sums of SQLite's rows, all of them or those of ``share``."""
-    found = Sums()
+    """Return the sums of SQLite's rows, all of them or those of ``share``; with their mark, where no column is special."""
+    found, mark = Sums(), hashlib.blake2b(digest_size=32)
     counts, sums, sha256, number = found.counts, found.sums, hashlib.sha256, int.from_bytes
     if table.special:
-        for row, _key, _id in _lite_rows(lite, cursor, table, found, share):
+        for row, _id in _lite_rows(lite, cursor, table, share, found):
             counts[row & (BUCKETS - 1)] += 1
             sums[row & (BUCKETS - 1)] += row
         return found
     # This loop is what verifying costs here: all else is C.
-    lite.text_factory = bytes
-    for (text,) in lite.execute(f"SELECT {lite_text(table.plain)} FROM {_lite_source(table, share)}"):
-        if b"\0" in text:
-            found.dropped += 1
-            continue
-        row = number(sha256(text).digest()[:8], "big", signed=True)
-        bucket = row & (BUCKETS - 1)
-        counts[bucket] += 1
-        sums[bucket] += row
+    for batch in _lite_texts(lite, table, share):
+        mark.update(marshal.dumps(batch, 2))
+        for (text,) in batch:
+            if b"\0" in text:
+                found.dropped += 1
+                continue
+            row = number(sha256(text).digest()[:8], "big", signed=True)
+            bucket = row & (BUCKETS - 1)
+            counts[bucket] += 1
+            sums[bucket] += row
+    found.mark = mark.hexdigest()
     return found
+
+
+def lite_mark(lite, table: Table, share: Share) -> str:
+    """Return what tells SQLite's rows of ``share`` from others: a digest of all that their sums are worked out from.
+
+    It takes about half the time of the sums, and much less where the server has to be asked for these.
+    """
+    mark = hashlib.blake2b(digest_size=32)
+    for batch in _lite_texts(lite, table, share):
+        mark.update(marshal.dumps(batch, 2))
+    return mark.hexdigest()
+
+
+def _lite_texts(lite, table: Table, share: Share | None):
+    """Yield lists of (canonical text of a row, its special columns as they are)."""
+    lite.text_factory = _lenient if table.special else bytes
+    asked = ", ".join([lite_text(table.plain), *(one.lite for one in table.special)])
+    rows = lite.execute(f"SELECT {asked} FROM {_lite_source(table, share)} ORDER BY t.rowid")
+    while batch := rows.fetchmany(_BATCH_ROWS // 4):
+        yield batch
 
 
 def _lite_source(table: Table, share: Share | None) -> str:
     return table.source + (f" WHERE t.rowid BETWEEN {share.low} AND {share.high}" if share else "")
 
 
-def _lite_rows(lite, cursor, table: Table, found: Sums | None = None, share: Share | None = None):
-    """Yield ``(hash, text of the key or None, rowid)`` of ``table``'s rows on SQLite; count the dropped ones in ``found``."""
-    present = " AND ".join(f"{one.lite} IS NOT NULL" for one in table.keys)
-    asked = [lite_text(table.plain), f"CASE WHEN {present} THEN {lite_text(table.keys)} END" if table.key else "NULL", "t.rowid"]
-    asked += [one.lite for one in table.special]
+def _lite_rows(lite, cursor, table: Table, share: Share | None = None, found: Sums | None = None):
+    """Yield ``(hash, rowid)`` of ``table``'s rows on SQLite; count the dropped ones in ``found``."""
+    asked = ", ".join([lite_text(table.plain), "t.rowid", *(one.lite for one in table.special)])
     lite.text_factory = _lenient if table.special else bytes
-    rows = lite.execute(f"SELECT {', '.join(asked)} FROM {_lite_source(table, share)}")
+    rows = lite.execute(f"SELECT {asked} FROM {_lite_source(table, share)}")
     if table.special:
         for batch in _batches(_without_nul(rows, found)):
             yield from _by_server(cursor, table, batch)
         return
-    for text, key, number in rows:
+    for text, number in rows:
         if b"\0" not in text:
-            yield _hash(text), key, number
+            yield _hash(text), number
 
 
 def _without_nul(rows, found: Sums | None):
@@ -397,13 +436,13 @@ def _batches(rows):
 
 
 def _by_server(cursor, table: Table, batch: list[tuple]) -> list[tuple]:
-    """Return ``(hash, text of the key, rowid)`` for the rows of ``batch``, with the special columns as the server takes them.
+    """Return ``(hash, rowid)`` for the rows of ``batch``, with the special columns as the server takes them.
 
     A row that it does not take counts as one that it does not have: its hash is that of no row there.
     """
     count = len(table.special)
     arrays = [[row[0] for row in batch]]
-    arrays += [[stored(row[3 + place], "special") for row in batch] for place in range(count)]
+    arrays += [[stored(row[2 + place], "special") for row in batch] for place in range(count)]
     names = ", ".join(["plain", *(f"given{place}" for place in range(count))])
     taken = ", ".join(
         f"CAST({one.takes.format(f'given{place}')} AS text) AS special{place}" for place, one in enumerate(table.special)
@@ -413,21 +452,22 @@ def _by_server(cursor, table: Table, batch: list[tuple]) -> list[tuple]:
         f" FROM (SELECT number, plain, {taken} FROM unnest({', '.join(['%s::text[]'] * (count + 1))})"
         f" WITH ORDINALITY AS given({names}, number) OFFSET 0) AS rows ORDER BY number"
     )
-    cursor.execute("SAVEPOINT batch")
     try:
-        cursor.execute(query, arrays)
+        cursor.execute(f"SAVEPOINT batch; {query}", arrays)  # at once, for a server that is far away
         hashes = [row[0] for row in cursor]
-    except (psycopg2.Error, UnicodeEncodeError) as error:
+        cursor.execute("RELEASE SAVEPOINT batch")
+        return [(row, old[1]) for row, old in zip(hashes, batch)]
+    except UnicodeEncodeError:  # a text that is none: nothing was sent
+        pass
+    except psycopg2.Error as error:
         # Class 22: no such value. Class 54: too much of it, for a search vector say. Appendix A of the manual.
-        if not isinstance(error, UnicodeEncodeError) and (error.pgcode or "")[:2] not in ("22", "54"):
+        if (error.pgcode or "")[:2] not in ("22", "54"):
             raise
-        cursor.execute("ROLLBACK TO SAVEPOINT batch")
-        if len(batch) > 1:
-            half = len(batch) // 2
-            return _by_server(cursor, table, batch[:half]) + _by_server(cursor, table, batch[half:])
-        hashes = [_hash(f"not taken: {batch[0][0]}")]
-    cursor.execute("RELEASE SAVEPOINT batch")
-    return [(row, old[1], old[2]) for row, old in zip(hashes, batch)]
+        cursor.execute("ROLLBACK TO SAVEPOINT batch; RELEASE SAVEPOINT batch")
+    half = len(batch) // 2
+    if not half:
+        return [(_hash(f"not taken: {batch[0][0]}"), batch[0][1])]
+    return _by_server(cursor, table, batch[:half]) + _by_server(cursor, table, batch[half:])
 
 
 def _server_source(table: Table, share: Share | None = None) -> str:

@@ -7,15 +7,18 @@
 Synapse's own code lays the schema, runs the background updates, sets the sequences and says which tables there are
 (_routine.lay()). Then every table goes over in parts. SQLite writes a part's rows as lines of COPY's CSV format, in its own C
 code; they and the border up to which the table has come, in the routine's own table port_from_sqlite3, are one transaction.
-So either engine goes on where the other one was killed.
+So either engine goes on where the other one was killed. Large tables are filled without most of their indexes and constraints,
+which are made in the end (_indexes).
 
-A table that the routine would empty and fill again on a later run is compared instead, and what differs is carried over.
+A table that the routine would empty and fill again on a later run gets its new rows as the others do. Then it is compared, and
+what differs still is carried over.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import time
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
@@ -23,9 +26,11 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _compare,
     _connection,
     _crew,
+    _indexes,
     _move,
     _progress,
     _routine,
+    _shares,
     _sqlite,
     _synapse,
     _tables,
@@ -34,6 +39,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 try:
+    import psycopg2
     from psycopg2 import sql
 except ImportError:
     pass
@@ -44,6 +50,9 @@ KNOWN = {"f2599f1dd2ebe837c5ec9cfa909f44e845771132f44ee36e6acdf5eab12a61ff"}
 # Rows of a part where nothing else is said, and bytes that COPY is handed at once.
 ROWS = 50_000
 _PIECE = 1 << 20
+
+# Rows from which on a table is filled without its indexes and constraints.
+_LARGE = 1000
 
 # The largest number that both databases know.
 _FARTHEST = 2**63 - 1
@@ -56,6 +65,31 @@ _COPY = "COPY {} ({}) FROM STDIN (FORMAT csv, DELIMITER ',', QUOTE E'\\x01')"
 def knows(routine: dict) -> bool:
     """Tell whether the rules of the installed Synapse's routine are those that this engine follows."""
     return routine.get("carrying") in KNOWN
+
+
+# What Synapse's schema and its updates have come to, on either side.
+_STATE = ("schema_version", "schema_compat_version", "applied_schema_deltas", "background_updates")
+
+
+def state(cursor, source: str, routine: dict) -> str:
+    """Return a digest of all that decides whether Synapse's code has something to lay: see _move.laid().
+
+    It is Synapse's release, the tables of SQLite, and what the schemas of both sides have come to.
+    """
+    with _sqlite.reading(source) as lite:
+        told = [
+            routine["version"],
+            routine["carrying"],
+            lite.execute("SELECT name, sql FROM sqlite_master ORDER BY 1").fetchall(),
+        ]
+        here = {name for (name,) in lite.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        for name in _STATE:
+            told.append(sorted(lite.execute(f"SELECT * FROM {name}").fetchall()) if name in here else None)
+            cursor.execute("SELECT to_regclass(%s)", (f"public.{name}",))
+            if cursor.fetchone()[0]:
+                cursor.execute(f"SELECT * FROM public.{name}")
+                told.append(sorted(cursor.fetchall()))
+    return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
 def require_same_tables(cursor, source: str, routine: dict, tables: list[str]) -> None:
@@ -71,12 +105,12 @@ def require_same_tables(cursor, source: str, routine: dict, tables: list[str]) -
         )
 
 
-def copy(cursor, libpq: dict, source: str, routine: dict, goes_on: bool, rows: int) -> _routine.Progress:
+def copy(cursor, libpq: dict, source: str, routine: dict, laid: str, goes_on: bool, rows: int) -> _routine.Progress:
     """Carry over what the target lacks of the SQLite database ``source``; return how many rows went over.
 
     ``cursor`` is the target's, on a connection that autocommits, ``libpq`` the keywords for others. ``routine`` is the move's, as
-    in _move.Record. ``goes_on``: an earlier run of this engine on the very same file was killed. ``rows`` at most are carried in
-    one transaction. Raises Refusal.
+    in _move.Record; ``laid`` the state of both sides, for which all is laid. ``goes_on``: an earlier run of this engine on the
+    very same file was killed. ``rows`` at most are carried in one transaction. Raises Refusal.
     """
     with _progress.Progress(f"{source}.progress.json", "port") as told, _sqlite.reading(source) as lite:
         told.tell(doing="counting", done=0, total=0, now=True)
@@ -87,16 +121,18 @@ def copy(cursor, libpq: dict, source: str, routine: dict, goes_on: bool, rows: i
         if not routine["again"] and not goes_on:
             _empty(cursor, rewritten, carried)
         _begin(cursor, carried)
-        _move.laid(cursor)
-        plan = _Plan(lite, cursor, both, carried - rewritten if routine["again"] else carried, rows)
-    with _progress.Progress(f"{source}.progress.json", "port") as told:
-        if plan.ways:
-            with _sqlite.reading(source) as lite:
-                _crew.work(
-                    lambda: _carrier(source, libpq, plan.ways), lambda: plan.next(lite), lambda *did: plan.done(*did, told)
-                )
-            plan.require_over()
-        if routine["again"]:
+        _move.laid(cursor, laid)
+        plan = _Plan(lite, cursor, both, carried, rewritten if routine["again"] else set(), rows)
+        if not routine["again"] and not goes_on:
+            _indexes.put_aside(cursor, {name for name, table in plan.progress.tables.items() if table["total"] >= _LARGE})
+        plan.order(_tables.references(cursor))
+    if plan.ways:
+        with _progress.Progress(f"{source}.progress.json", "port") as told, _sqlite.reading(source) as lite:
+            _crew.work(lambda: _carrier(source, libpq, plan.ways), lambda: plan.next(lite), lambda *did: plan.done(*did, told))
+        plan.require_over()
+    _indexes.put_back(cursor, libpq, source)
+    if routine["again"]:
+        with _progress.Progress(f"{source}.progress.json", "port") as told:
             plan.progress.tables.update(_bring_up(cursor, libpq, source, routine, rewritten, told))
     return plan.progress
 
@@ -152,7 +188,7 @@ def _bring_up(cursor, libpq: dict, source: str, routine: dict, names: set[str], 
     ``{table: {rows, total, dropped}}`` of those that differed.
     """
     with _verify.both_sides(source, cursor, writing=True) as lite:
-        comparison = _verify.Comparison(lite, cursor, routine, told)
+        comparison = _verify.Comparison(lite, cursor, routine, told, _shares.Kept(cursor, source, here=True, keeping=True))
         comparison.run(source, libpq, names)
         changed = comparison.carry(names)
         if comparison.differing:
@@ -160,18 +196,27 @@ def _bring_up(cursor, libpq: dict, source: str, routine: dict, names: set[str], 
                 f"The tables {', '.join(sorted(comparison.differing))} still differ after their rows were carried over.",
                 "Give the move a new, empty database (synapse_postgres_database), or port with engine: synapse.",
             )
-        for name in names:
-            low, high = lite.execute(f"SELECT min(rowid), max(rowid) FROM {_sqlite.quoted(name)}").fetchone()
-            cursor.execute(
-                "UPDATE public.port_from_sqlite3 SET forward_rowid = %s, backward_rowid = %s WHERE table_name = %s",
-                (max((high or 0) + 1, 1), min(low - 1, 0) if low is not None else 0, name),
-            )
+        _set_borders(lite, cursor, names)
         totals = {name: _count(lite, name) for name in changed}
     dropped = {one["table"]: one["rows"] for one in comparison.expected if one["rule"] == "nul"}
     return {
         name: {"rows": total - dropped.get(name, 0), "total": total, "dropped": dropped.get(name, 0)}
         for name, total in totals.items()
     }
+
+
+def _set_borders(lite, cursor, names: set[str]) -> None:
+    """Set the borders of the tables ``names`` to the ends of what SQLite has."""
+    ends = []
+    for name in names:
+        low, high = lite.execute(f"SELECT min(rowid), max(rowid) FROM {_sqlite.quoted(name)}").fetchone()
+        ends.append((name, max((high or 0) + 1, 1), min(low - 1, 0) if low is not None else 0))
+    if ends:
+        cursor.execute(
+            "UPDATE public.port_from_sqlite3 AS border SET forward_rowid = forward, backward_rowid = backward"
+            " FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) AS ends (name, forward, backward) WHERE table_name = name",
+            [list(column) for column in zip(*ends)],
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,24 +232,29 @@ class _Part:
 
 
 class _Way:
-    """How a table goes over: ``query`` on SQLite, ``statements`` before and after ``copy`` on PostgreSQL."""
+    """How a table goes over: ``query`` on SQLite, the statements ``first``, ``copy`` and ``last`` on PostgreSQL.
 
-    def __init__(self, table: _compare.Table) -> None:
+    ``compared``: the table is compared afterwards, so rows that PostgreSQL refuses for what other rows hold may be left to that.
+    """
+
+    def __init__(self, table: _compare.Table, compared: bool) -> None:
+        self.compared = compared
         there, names = f"public.{_sqlite.quoted(table.name)}", ", ".join(_sqlite.quoted(one.name) for one in table.columns)
         line = " || ',' || ".join(map(_csv, table.columns))
         self.query = f"SELECT {line} || char(10) FROM {table.source} WHERE t.rowid >= ? AND t.rowid <= ? ORDER BY t.rowid"
         self.first, self.last = "", ""
-        if all(one.takes in ("{}", f"CAST({{}} AS {one.type})") for one in table.columns):
+        if not compared and all(one.takes in ("{}", f"CAST({{}} AS {one.type})") for one in table.columns):
             self.copy = _COPY.format(there, names)
             return
-        # What only a function of the server makes of a value waits in a table of its own.
+        # What only a function of the server makes of a value waits in a table of its own, and so does what may be there already.
         waiting = ", ".join(
             f"{_sqlite.quoted(one.name)} {'text' if one.kind == 'special' else one.type}" for one in table.columns
         )
         self.first = f"CREATE TEMP TABLE copied ({waiting}) ON COMMIT DROP"
         self.copy = _COPY.format("pg_temp.copied", names)
         given = ", ".join(one.takes.format(_sqlite.quoted(one.name)) for one in table.columns)
-        self.last = f"INSERT INTO {there} ({names}) SELECT {given} FROM pg_temp.copied"
+        refused = " ON CONFLICT DO NOTHING" if compared else ""
+        self.last = f"INSERT INTO {there} ({names}) OVERRIDING SYSTEM VALUE SELECT {given} FROM pg_temp.copied{refused}"
 
 
 def _csv(one: _compare.Column) -> str:
@@ -234,7 +284,7 @@ def _as_given(value: object, kind_here: str, kind: str) -> bytes:
 class _Plan:
     """What has to go over: the ``ways`` of the tables that are left, their parts one after the other, and the ``progress``."""
 
-    def __init__(self, lite, cursor, both: _tables.Tables, carried: set[str], rows: int) -> None:
+    def __init__(self, lite, cursor, both: _tables.Tables, carried: set[str], compared: set[str], rows: int) -> None:
         self._rows = rows
         cursor.execute(
             "SELECT table_name, forward_rowid, backward_rowid FROM public.port_from_sqlite3 WHERE table_name = ANY (%s)",
@@ -243,18 +293,22 @@ class _Plan:
         self._borders = {name: {"forward_rowid": forward, "backward_rowid": backward} for name, forward, backward in cursor}
         self.ways, self.progress, self._at_work = {}, _routine.Progress(), dict.fromkeys(carried, 0)
         self._parents: dict[str, set[str]] = {}
+        self._undivided: set[str] = set()
         for name in carried:
             left = self._left_of(lite, name)
             if left:
-                self.ways[name] = _Way(both.table(name))
+                self.ways[name] = _Way(both.table(name), name in compared)
                 total = _count(lite, name)
                 self.progress.tables[name] = {"rows": total - left, "total": total, "dropped": 0}
-        for child, parent in _tables.references(cursor):
+        self._left = sorted(self.ways, key=lambda name: -self.progress.tables[name]["total"])
+
+    def order(self, references: list[tuple[str, str]]) -> None:
+        """Let every table wait for those to which its foreign keys lead, by ``references`` as of _tables.references()."""
+        for child, parent in references:
             if parent in self.ways and parent != child:
                 self._parents.setdefault(child, set()).add(parent)
-        # A row that refers to a later one of its own table goes over with it.
-        self._undivided = {child for child, parent in _tables.references(cursor) if child == parent}
-        self._left = sorted(self.ways, key=lambda name: -self.progress.tables[name]["total"])
+            if parent == child:  # a row that refers to a later one of its own table goes over with it
+                self._undivided.add(child)
 
     def _left_of(self, lite, name: str) -> int:
         border = self._borders[name]
@@ -348,7 +402,15 @@ def _carry_over(lite, cursor, part: _Part, way: _Way) -> tuple[int, int]:
     have, it gives way, and meets the key when the other one has ended.
     """
     with _carry.told_without_values(part.table):
-        lines = _sent(lite, cursor, part, way)
+        try:
+            lines = _sent(lite, cursor, part, way)
+        except psycopg2.errors.ForeignKeyViolation:
+            if not way.compared:
+                raise
+            cursor.connection.rollback()
+            _comes_to(cursor, part, _MOVED)
+            cursor.connection.commit()
+            return 0, 0
         if not _comes_to(cursor, part, _MOVED, gives_way=True):
             cursor.connection.rollback()
             _comes_to(cursor, part, _THERE)

@@ -54,6 +54,27 @@ CREATE TABLE IF NOT EXISTS synapse_postgres.move (
     ported_at timestamptz
 );
 COMMENT ON TABLE synapse_postgres.move IS 'How Synapse''s data came here from SQLite; kept so that it is never overwritten.';
+CREATE TABLE IF NOT EXISTS synapse_postgres.sums (
+    table_name text,
+    side text,
+    low bigint,
+    high bigint NOT NULL,
+    mark text NOT NULL,
+    since bigint,
+    stamp text,
+    dropped bigint NOT NULL,
+    sums bytea NOT NULL,
+    PRIMARY KEY (table_name, side, low)
+);
+CREATE TABLE IF NOT EXISTS synapse_postgres.aside (
+    stage int NOT NULL,
+    table_name text,
+    name text,
+    definition text NOT NULL,
+    PRIMARY KEY (table_name, name)
+);
+COMMENT ON TABLE synapse_postgres.aside IS 'Indexes and constraints that the move has dropped, and makes again when it ends.';
+COMMENT ON TABLE synapse_postgres.sums IS 'What was compared already in the move from SQLite; of no use when it has ended.';
 """
 
 
@@ -84,8 +105,9 @@ class Record:
     """Our record of the move into a database: what was read, whose it is, and the transaction after the move's last.
 
     ``routine`` is what the Synapse that ported decides, as _synapse.ask() returns it, with the ``engine`` that ported last,
-    whether a port had ended well before (``again``), and whether all was ``laid`` for the engine copy. ``here`` is False in a
-    copy of the database that was restored elsewhere, whose transactions have other numbers.
+    whether a port had ended well before (``again``), the state for which all was ``laid`` for the engine copy, and the ``stamp``
+    of the file when all of it had been ported. ``here`` is False in a copy of the database that was restored elsewhere, whose
+    transactions have other numbers.
     """
 
     status: str
@@ -94,6 +116,10 @@ class Record:
     routine: dict
     last_transaction: int | None
     here: bool
+
+    def broke_off_at(self, digest: str) -> bool:
+        """Tell whether a port of the very content ``digest`` did not come to its end."""
+        return self.status == "running" and digest in self.digests
 
 
 @contextlib.contextmanager
@@ -134,18 +160,22 @@ def is_again(cursor, before: Record | None) -> bool:
     return ended and _exists(cursor, "port_from_sqlite3")
 
 
-def is_laid(cursor, before: Record | None, version: str) -> bool:
-    """Tell whether all is laid for the engine copy, by the record ``before`` and the Synapse of this ``version``: laid()."""
+def is_laid(cursor, before: Record | None, state: str) -> bool:
+    """Tell whether all is laid for the engine copy, by the record ``before`` and the ``state`` of both sides: laid()."""
     known = before.routine if before else {}
-    return bool(known.get("laid")) and known["version"] == version and _exists(cursor, "port_from_sqlite3")
+    return known.get("laid") == state and _exists(cursor, "port_from_sqlite3")
 
 
-def begin(cursor, source: str, digest: str, server_name: str, routine: dict) -> None:
+def begin(cursor, source: str, digest: str, server_name: str, routine: dict, here: bool) -> None:
     """Record that the routine is about to run on ``source``, ``server_name``'s database, with the content ``digest``.
 
-    ``routine`` is what the Synapse that ports decides: see Record.
+    ``routine`` is what the Synapse that ports decides, and ``here`` as in the Record before: see there.
     """
     cursor.execute(_RECORD)
+    if not here:
+        cursor.execute("TRUNCATE synapse_postgres.sums")
+    if not _exists(cursor, "port_from_sqlite3"):
+        cursor.execute("TRUNCATE synapse_postgres.aside")
     cursor.execute(
         "INSERT INTO synapse_postgres.move (status, source, digests, server_name, routine, started_at)"
         " VALUES ('running', %s, %s, %s, %s, now())"
@@ -155,17 +185,20 @@ def begin(cursor, source: str, digest: str, server_name: str, routine: dict) -> 
     )
 
 
-def laid(cursor) -> None:
-    """Record that all is laid for the engine copy, whose later runs go on with the rows: by Synapse's code, and the borders."""
-    cursor.execute("UPDATE synapse_postgres.move SET routine = routine || %s", (json.dumps({"laid": True}),))
+def laid(cursor, state: str) -> None:
+    """Record that all is laid for the engine copy, by Synapse's code, and the borders: while both sides have this ``state``."""
+    cursor.execute("UPDATE synapse_postgres.move SET routine = routine || %s", (json.dumps({"laid": state}),))
 
 
-def end(cursor, digests: list[str]) -> None:
-    """Record that the routine has ended well; ``digests`` are the source's before and after (the routine may migrate it)."""
+def end(cursor, digests: list[str], stamp: str) -> None:
+    """Record that the routine has ended well; ``digests`` are the source's before and after (the routine may migrate it).
+
+    ``stamp`` is its stamp after.
+    """
     cursor.execute(
-        "UPDATE synapse_postgres.move SET status = 'ported', digests = %s, ported_at = now(),"
+        "UPDATE synapse_postgres.move SET status = 'ported', digests = %s, routine = routine || %s, ported_at = now(),"
         " last_transaction = pg_current_xact_id()::text::bigint",
-        (sorted(set(digests)),),
+        (sorted(set(digests)), json.dumps({"stamp": stamp})),
     )
 
 
@@ -404,16 +437,13 @@ def _written_since(cursor, last_transaction: int) -> list[str]:
     if cursor.fetchone()[0] - last_transaction >= 1 << 31:
         return ["more transactions than can be told apart"]
     cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
-    later = sql.SQL(
-        "SELECT EXISTS (SELECT FROM public.{} WHERE xmin::text::bigint > 2"
-        " AND ((xmin::text::bigint - %s) & 4294967295) BETWEEN 1 AND 2147483647)"
-    )
-    found = []
-    for (table,) in cursor.fetchall():
-        cursor.execute(later.format(sql.Identifier(table)), (last_transaction,))
-        if cursor.fetchone()[0]:
-            found.append(f"new rows in {table}")
-    return found
+    later = sql.SQL("SELECT {} WHERE EXISTS (SELECT FROM public.{} WHERE age(xmin) < age({}::text::xid))")
+    number = sql.Literal(last_transaction % (1 << 32))
+    parts = [later.format(sql.Literal(f"new rows in {name}"), sql.Identifier(name), number) for (name,) in cursor.fetchall()]
+    if not parts:
+        return []
+    cursor.execute(sql.SQL(" UNION ALL ").join(parts))
+    return [words for (words,) in cursor]
 
 
 def _unexplained(cursor, source: str) -> list[str]:

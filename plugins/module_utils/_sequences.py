@@ -106,19 +106,21 @@ def require_synapses(cursor) -> None:
         )
 
 
-def mend(cursor, check_mode: bool = False) -> dict:
+def mend(cursor, check_mode: bool = False, given_out: dict[str, int] | None = None) -> dict:
     """Bring every sequence of the connected database forward to its tables and its stream position; never back.
 
+    ``given_out`` are numbers that tables had given out on SQLite: the sequence of a table's own column is brought there, too.
     Returns ``{changed, sequences: {name: {before, after, because}}, unknown: [name]}``: the numbers last given out, for
     those that are moved (with ``check_mode``, would be), and the sequences of the schema public that nothing is known of.
     A database without Synapse's schema has none of either. The connection must autocommit.
     """
     if not is_synapses(cursor):
         return {"changed": False, "sequences": {}, "unknown": []}
-    there, owners = _columns(cursor), _owners(cursor)
-    moved = {}
-    for name, owner in owners.items():
-        reached, claims = _claims(cursor, name, KNOWN.get(name, Use(owner)), there)
+    owners, moved = _owners(cursor), {}
+    for name, (reached, claims) in _look(cursor, owners, _columns(cursor)).items():
+        for table, _column in owners[name]:
+            if table in (given_out or {}):
+                claims.append((given_out[table], f"SQLite had given it out in {table}"))
         wanted, because = max(claims, default=(reached, ""))
         if wanted > reached:
             moved[name] = {"before": reached, "after": wanted, "because": because}
@@ -168,48 +170,50 @@ def _owners(cursor) -> dict[str, tuple]:
     return {name: ((table, column),) if table else () for name, table, column in cursor.fetchall()}
 
 
-def _claims(cursor, name: str, use: Use, there: set) -> tuple[int, list]:
-    """Return the number that the sequence ``name`` has last given out, and [(number, why)] that it must have reached.
+def _look(cursor, owners: dict[str, tuple], there: set) -> dict[str, tuple[int, list]]:
+    """Return, for each sequence, the number that it has last given out, and [(number, why)] that it must have reached.
 
-    ``there`` are the columns that this database has: _columns().
+    ``there`` are the columns that this database has: _columns(). All of it is one question, for servers that are far away.
     """
-    cursor.execute(sql.SQL("SELECT last_value, is_called FROM public.{}").format(sql.Identifier(name)))
-    last, called = cursor.fetchone()
-    columns = [column for column in use.columns if column in there]
-    claims = [(_extreme(cursor, *column, use.positive), f"{'.'.join(column)} has reached it") for column in columns]
+    parts = [part for name, owner in owners.items() for part in _questions(name, KNOWN.get(name, Use(owner)), there)]
+    if not parts:
+        return {}
+    cursor.execute(sql.SQL(" UNION ALL ").join(parts))
+    found: dict[str, tuple[int, list]] = {name: (0, []) for name in owners}
+    for name, why, number, called in cursor:
+        if why is not None:
+            found[name][1].append((number, why))
+            continue
+        stream = KNOWN[name].stream if name in KNOWN else None
+        if stream and not called:
+            # A stream begins at last_value even if that was not given out: clients that synced before the row which gets it
+            # never see that row (element-hq/synapse #18712). The routine leaves sequences so, by ALTER SEQUENCE RESTART.
+            why = f"Synapse starts the stream {stream} there, and would show nobody what got that number next"
+            found[name][1].append((number, why))
+        found[name] = (number if called else number - 1, found[name][1])
+    return found
+
+
+def _questions(name: str, use: Use, there: set):
+    """Yield SELECTs of (sequence, why, number, called): of ``name``'s own state, without a why, and of what it serves."""
+    named, state = sql.Literal(name), sql.SQL("SELECT {}, NULL, last_value, is_called FROM public.{}")
+    yield state.format(named, sql.Identifier(name))
+    claim = sql.SQL("SELECT {}, {}, coalesce({}, 0)::bigint, NULL FROM public.{}")
+    for table, column in use.columns:
+        if (table, column) in there:
+            extreme = sql.SQL("max({})" if use.positive else "-min({})").format(sql.Identifier(column))
+            yield claim.format(named, sql.Literal(f"{table}.{column} has reached it"), extreme, sql.Identifier(table))
     if use.stream and ("stream_positions", "stream_id") in there:
-        claims.append((_position(cursor, use), f"stream_positions has the stream {use.stream} there"))
-    if use.stream and not called:
-        # A stream begins at last_value even if that was not given out: clients that synced before the row which gets it never
-        # see that row (element-hq/synapse #18712). The routine leaves sequences so, by ALTER SEQUENCE RESTART.
-        claims.append((last, f"Synapse starts the stream {use.stream} there, and would show nobody what got that number next"))
+        # How far any writer of the stream is; one that is not positive has its positions negated there too.
+        farthest = sql.SQL("max(stream_id)" if use.positive else "max(abs(stream_id))")
+        of_stream = sql.SQL(" WHERE stream_name = {}").format(sql.Literal(use.stream))
+        why = sql.Literal(f"stream_positions has the stream {use.stream} there")
+        yield claim.format(named, why, farthest, sql.Identifier("stream_positions")) + of_stream
     if name == "user_id_seq" and ("users", "name") in there:
-        claims.append((_generated_users(cursor), "a user of that number exists"))
-    return (last if called else last - 1), claims
-
-
-def _extreme(cursor, table: str, column: str, positive: bool) -> int:
-    extreme = sql.SQL("max({})" if positive else "-min({})").format(sql.Identifier(column))
-    cursor.execute(sql.SQL("SELECT coalesce({}, 0) FROM public.{}").format(extreme, sql.Identifier(table)))
-    return cursor.fetchone()[0]
-
-
-def _position(cursor, use: Use) -> int:
-    """Return how far any writer of ``use``'s stream is; one that is not positive has its positions negated there too."""
-    measure = "max(stream_id)" if use.positive else "max(abs(stream_id))"
-    cursor.execute(f"SELECT coalesce({measure}, 0) FROM public.stream_positions WHERE stream_name = %s", (use.stream,))
-    return cursor.fetchone()[0]
-
-
-def _generated_users(cursor) -> int:
-    """Return the largest number that is a user's local part, as guests get them from user_id_seq.
-
-    After find_max_generated_user_id_localpart in synapse/storage/databases/main/registration.py; but numbers that no
-    sequence can have given out, such as long ones people chose, are passed over.
-    """
-    cursor.execute(
-        "SELECT coalesce(max(number), 0)::bigint"
-        " FROM (SELECT substring(name FROM '^@([0-9]+):')::numeric AS number FROM public.users) AS users"
-        " WHERE number < 9223372036854775807"
-    )
-    return cursor.fetchone()[0]
+        # After find_max_generated_user_id_localpart in synapse/storage/databases/main/registration.py; but numbers that no
+        # sequence can have given out, such as long ones people chose, are passed over.
+        yield sql.SQL(
+            "SELECT {}, 'a user of that number exists', coalesce(max(number), 0)::bigint, NULL FROM"
+            " (SELECT substring(name FROM '^@([0-9]+):')::numeric AS number FROM public.users) AS users"
+            " WHERE number < 9223372036854775807"
+        ).format(named)

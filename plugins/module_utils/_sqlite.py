@@ -202,14 +202,23 @@ def digest(path: str) -> str:
     return hashed.hexdigest()
 
 
-def stamp(path: str) -> tuple:
+def stamp(path: str) -> str:
     """Return what changes when somebody writes to the database at ``path`` or its log, or puts another file in its place."""
     found = []
     for name in (path, f"{path}-wal"):
         with contextlib.suppress(FileNotFoundError):
             status = os.stat(name)
-            found.append((status.st_ino, status.st_size, status.st_mtime_ns))
-    return tuple(found)
+            if status.st_size:  # every reader makes an empty log anew
+                found.append(f"{status.st_ino}:{status.st_size}:{status.st_ctime_ns}")
+    return " ".join(found)
+
+
+def given_out(path: str) -> dict[str, int]:
+    """Return the number that each AUTOINCREMENT column of the database at ``path`` has last given out, by its table."""
+    with reading(path) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_sequence'").fetchone():
+            return {}
+        return dict(connection.execute("SELECT name, seq FROM sqlite_sequence WHERE typeof(seq) = 'integer'"))
 
 
 def uncounted(start: bytes) -> bytes:

@@ -11,6 +11,7 @@ but the ones it ignores and the schema's own versions. Whatever no rule explains
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import time
@@ -20,13 +21,20 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _compare,
     _connection,
     _crew,
+    _indexes,
     _move,
     _progress,
+    _shares,
     _sqlite,
     _synapse,
     _tables,
 )
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+
+try:
+    from psycopg2 import sql
+except ImportError:
+    pass
 
 # How many rows of a table are shown, of differences and of rows that PostgreSQL cannot store.
 _EXAMPLES = 5
@@ -73,10 +81,13 @@ def verify(params: dict, check_mode: bool) -> dict:
         if params["carry_changes"]:
             stack.enter_context(_move.only_one(cursor, params["login_db"]))
             _move.require_unused(cursor)
+        _indexes.require_none_aside(cursor)
         lite = stack.enter_context(both_sides(source, cursor, writing=params["carry_changes"] and not check_mode))
         if params["carry_changes"]:
             _carry.require_ours(cursor, source)
-        comparison = Comparison(lite, cursor, _routine(cursor, params), progress)
+        record = _move.record(cursor)
+        kept = _shares.Kept(cursor, source, here=record is not None and record.here, keeping=not check_mode)
+        comparison = Comparison(lite, cursor, _routine(record, params), progress, kept)
         result = comparison.result(comparison.run(source, _connection.keywords(params)))
         carried = {}
         if params["carry_changes"] and result["tables"]:
@@ -133,9 +144,8 @@ def _unequal(result: dict, routine: dict, source: str) -> Refusal:
     )
 
 
-def _routine(cursor, params: dict) -> dict:
+def _routine(record: _move.Record | None, params: dict) -> dict:
     """Return what the Synapse that ported decides, from the record of the move or from the installed Synapse."""
-    record = _move.record(cursor)
     if record and record.routine:
         return record.routine
     if params["synapse_python"]:
@@ -171,11 +181,23 @@ def both_sides(source: str, cursor, writing: bool):
 
 
 @contextlib.contextmanager
-def _summing(source: str, libpq: dict, snapshot: str, tables: dict[str, _compare.Table]):
-    """Yield the function that returns the Sums of a Share, in a process of a crew: PostgreSQL is seen as of ``snapshot``."""
+def _looking(source: str, libpq: dict, snapshot: str, look):
+    """Yield the function that gives a Share to ``look(lite, cursor, share)``, in a process of a crew.
+
+    PostgreSQL is seen as of ``snapshot``.
+    """
     with _sqlite.reading(source) as lite, _connection.connected(libpq, autocommit=True, what="synapse_port_verify") as connection:
         with connection.cursor() as cursor, _one_moment(lite, cursor, writing=False, snapshot=snapshot):
-            yield lambda share: _compare.sums(lite, cursor, tables[share.table], share)
+            yield lambda share: look(lite, cursor, share)
+
+
+def _rows(lite, cursor, table: _compare.Table, buckets: list[int], share: _compare.Share) -> list | bytes:
+    """Return the rows of ``share`` in ``buckets``; PostgreSQL's as it writes them, which takes a third of the memory."""
+    if share.side == "here":
+        return list(_compare.lite_rows(lite, cursor, table, buckets, share))
+    stream = io.BytesIO()
+    _compare.server_rows(cursor, table, buckets, stream, share)
+    return stream.getvalue()
 
 
 @contextlib.contextmanager
@@ -206,10 +228,10 @@ class Comparison:
     """The comparison of the SQLite connection ``lite`` with the database of ``cursor``, by the rules of ``routine``.
 
     ``tables`` are compared; ``differing`` maps the names of those that differ to what is told of them, ``expected`` lists
-    the differences that a rule explains.
+    the differences that a rule explains. ``kept`` are the sums that are known already.
     """
 
-    def __init__(self, lite, cursor, routine: dict, progress: _progress.Progress) -> None:
+    def __init__(self, lite, cursor, routine: dict, progress: _progress.Progress, kept: _shares.Kept) -> None:
         self.lite, self.cursor, self.routine, self.progress = lite, cursor, routine, progress
         self.tables: list[_compare.Table] = []
         self.expected: list[dict] = []
@@ -217,6 +239,8 @@ class Comparison:
         self.differing: dict[str, dict] = {}
         lite.text_factory = str
         self.both = _tables.Tables(lite, cursor, routine)
+        self._kept = kept
+        self._mine: dict[str, _compare.Sums] = {}
         self._sort()
 
     @property
@@ -231,26 +255,62 @@ class Comparison:
         keywords; they see PostgreSQL as it is at our moment, and a copy that nobody writes to is the same at any.
         """
         tables = {table.name: table for table in self.tables if names is None or table.name in names}
-        sums = {(name, side): _compare.Sums() for name in tables for side in ("here", "there")}
-        found = [share for table in tables.values() for share in _compare.shares(self.lite, self.cursor, table)]
+        shares = [share for table in tables.values() for share in self._kept.cut(self.lite, self.cursor, table)]
         # The longest last would leave the others waiting for it: those for which the server is asked for each row go first.
-        found.sort(key=lambda share: (not tables[share.table].special, share.low - share.high))
-        left, total, rows = iter(found), sum(self._estimated(name) for name in tables), 0
+        shares.sort(key=lambda share: (not tables[share.table].special, share.low - share.high))
         self.cursor.execute("SELECT pg_export_snapshot()")
         snapshot = self.cursor.fetchone()[0]
+        sums = self._sum(source, libpq, snapshot, tables, shares)
+        buckets = {name: sums[name, "here"].differing(sums[name, "there"]) for name in tables}
+        concerned = [share for share in shares if buckets[share.table]]
+        if concerned:
+            self._gather(source, libpq, snapshot, tables, concerned, buckets)
+        for name, table in tables.items():
+            if buckets[name]:
+                self._mine[name] = sums[name, "here"]
+            self._judge(table, sums[name, "here"])
+        return sum(sums[name, "here"].rows for name in tables)
 
-        def done(share: _compare.Share, part: _compare.Sums) -> None:
+    def _sum(self, source: str, libpq: dict, snapshot: str, tables: dict, shares: list) -> dict:
+        """Return ``{(table, side): Sums}``."""
+        sums = {(name, side): _compare.Sums() for name in tables for side in ("here", "there")}
+        left, total, rows = iter(shares), sum(self._estimated(name) for name in tables), 0
+
+        def look(lite, cursor, share: _compare.Share) -> tuple[_compare.Sums, str]:
+            return self._kept.sums(lite, cursor, tables[share.table], share)
+
+        def done(share: _compare.Share, answer: tuple[_compare.Sums, str]) -> None:
             nonlocal rows
+            part, new = answer
             sums[share.table, share.side].add(part)
             rows += part.rows if share.side == "here" else 0
             self.progress.tell(doing=share.table, done=rows, total=max(total, rows))
+            self._kept.keep(keeper, tables[share.table], share, part, new)
 
-        _crew.work(lambda: _summing(source, libpq, snapshot, tables), lambda: next(left, None), done)
-        for name, table in tables.items():
-            mine = sums[name, "here"]
-            _compare.settle(self.lite, self.cursor, table, mine, sums[name, "there"])
-            self._judge(table, mine)
-        return rows
+        with _connection.connected(libpq, autocommit=True, what="synapse_port_verify") as other, other.cursor() as keeper:
+            keeper.execute("SET synchronous_commit = off")
+            _crew.work(lambda: _looking(source, libpq, snapshot, look), lambda: next(left, None), done)
+        return sums
+
+    def _gather(self, source: str, libpq: dict, snapshot: str, tables: dict, shares: list, buckets: dict) -> None:
+        """Find the rows of ``shares`` that only one side has; ``buckets`` are those of each table in which they are."""
+        # What is at about the same place on both sides one after the other.
+        ends = {(share.table, share.side): share.high for share in sorted(shares, key=lambda share: share.high)}
+        shares.sort(key=lambda share: (share.table, share.high / (abs(ends[share.table, share.side]) or 1)))
+        left, total = iter(shares), sum(self._estimated(name) for name in tables)
+        unmatched = {share.table: _compare.Unmatched(self.lite, tables[share.table]) for share in shares}
+
+        def look(lite, cursor, share: _compare.Share) -> list | bytes:
+            return _rows(lite, cursor, tables[share.table], buckets[share.table], share)
+
+        def done(share: _compare.Share, rows: list | bytes) -> None:
+            rows = rows if share.side == "here" else _compare.received(io.BytesIO(rows))
+            unmatched[share.table].add(share.side, rows)
+            self.progress.tell(doing=f"{share.table}: which rows differ", done=total, total=total)
+
+        _crew.work(lambda: _looking(source, libpq, snapshot, look), lambda: next(left, None), done)
+        for each in unmatched.values():
+            each.settle(self.cursor)
 
     def again(self, names: set[str]) -> None:
         """Compare the tables of ``names`` once more, after something was carried over."""
@@ -261,7 +321,7 @@ class Comparison:
         self.expected = [one for one in self.expected if one["table"] not in names or one["rule"] not in _FOUND_ON_THE_WAY]
         for table in self.tables:
             if table.name in names:
-                self._judge(table, _compare.compare(self.lite, self.cursor, table))
+                self._judge(table, _compare.compare(self.lite, self.cursor, table, self._mine.get(table.name)))
 
     def carry(self, names: set[str]) -> dict:
         """Carry over what differs in the tables ``names``, and see what it came to; return ``{table: {written, deleted}}``.
@@ -273,10 +333,12 @@ class Comparison:
             tables = {table.name: table for table in self.tables if table.name in self.differing and table.name in names}
             if not tables:
                 break
-            for name, rows in _carry.carry(self.lite, self.cursor, tables).items():
+            carried = _carry.carry(self.lite, self.cursor, tables)
+            for name, rows in carried.items():
                 before = done.get(name, {"written": 0, "deleted": 0})
                 done[name] = {kind: before[kind] + rows[kind] for kind in rows}
-            names = _carry.concerned(self.cursor, list(tables))
+            deleted = [name for name, rows in carried.items() if rows["deleted"]]
+            names = {*tables, *_carry.concerned(self.cursor, deleted)}
             self.again(names)
         return done
 
@@ -313,8 +375,7 @@ class Comparison:
                 else:
                     self._one_sided(name)
                 self.tables.append(self.both.table(name))
-        for name in sorted(set(theirs) - set(mine)):
-            rows = self._count_there(name)
+        for name, rows in self._counts_there(sorted(set(theirs) - set(mine))):
             if rows:
                 self._expect(name, "bookkeeping" if name in _synapse.BOOKKEEPING else "only_postgresql", rows)
 
@@ -327,9 +388,12 @@ class Comparison:
         if rows:
             self._expect(name, rule, rows)
 
-    def _count_there(self, name: str) -> int:
-        self.cursor.execute(f"SELECT count(*) FROM public.{_sqlite.quoted(name)}")
-        return self.cursor.fetchone()[0]
+    def _counts_there(self, names: list[str]) -> list[tuple[str, int]]:
+        count = sql.SQL("SELECT {}, count(*) FROM public.{}")
+        if names:
+            parts = [count.format(sql.Literal(name), sql.Identifier(name)) for name in names]
+            self.cursor.execute(sql.SQL(" UNION ALL ").join(parts))
+        return self.cursor.fetchall() if names else []
 
     def _one_sided(self, name: str) -> None:
         """Expect what the columns hold that only one side has."""

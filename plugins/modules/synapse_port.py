@@ -138,6 +138,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _connection,
     _copy,
     _database,
+    _indexes,
     _interpreter,
     _move,
     _nulls,
@@ -175,15 +176,17 @@ def port(params: dict, check_mode: bool) -> dict:
             if _move.is_finished(cursor, digest, config["server_name"]):
                 return {"changed": False, "finished": True}
             _move.require_only_ported(cursor, source)
-            _move.require_same_rows(cursor, source, routine["append_only"])
             _move.require_unused(cursor)
+            before = _move.record(cursor)
+            if not check_mode and before and not before.broke_off_at(digest):
+                _indexes.put_back(cursor, target, source)  # the keys by which rows are found are among them
+            _move.require_same_rows(cursor, source, routine["append_only"])
             if check_mode:
                 return {"changed": True, "finished": False}
             _move.clear_half_schema(cursor)
-            before = _move.record(cursor)
             engine = params["engine"] if _copy.knows(routine) else "synapse"
             routine = {**routine, "engine": engine, "again": _move.is_again(cursor, before)}
-            _move.begin(cursor, source, digest, config["server_name"], routine)
+            _move.begin(cursor, source, digest, config["server_name"], routine, here=before is not None and before.here)
             if facts["background_updates"]:
                 _routine.drain(python, config, source)
             return port_all(cursor, params, config, routine, (stamp, digest), before)
@@ -191,17 +194,23 @@ def port(params: dict, check_mode: bool) -> dict:
 
 def carry_over(cursor, params: dict, config: dict, routine: dict, digest: str, before: _move.Record | None) -> _routine.Progress:
     """Let the engine that was chosen carry the rows over; ``before`` is the record of the move before this run."""
-    source = params["sqlite_database"]
+    source, target = params["sqlite_database"], _routine.connection_keywords(config)
     if routine["engine"] == "synapse":
+        _indexes.put_back(cursor, target, source)
         command = params["command"] or [params["synapse_python"], "-m", "synapse._scripts.synapse_port_db"]
         return _routine.run(command, config, source, params["batch_size"] or _routine.ROWS)
-    laid = _move.is_laid(cursor, before, routine["version"])
-    goes_on = laid and before.status == "running" and digest in before.digests
-    if not goes_on:  # another file may need Synapse's migrations, whatever was done to the one before
+    laid = _copy.state(cursor, source, routine)
+    is_laid = _move.is_laid(cursor, before, laid)
+    goes_on = is_laid and before.broke_off_at(digest)
+    if not is_laid:
+        _indexes.put_back(cursor, target, source)  # Synapse's code may be about to drop one
         tables = _routine.lay(_synapse.python_words(params), config, source)
         _copy.require_same_tables(cursor, source, routine, tables)
-    rows = params["batch_size"] or _copy.ROWS
-    return _copy.copy(cursor, _routine.connection_keywords(config), source, routine, goes_on, rows)
+        laid = _copy.state(cursor, source, routine)
+    progress = _copy.copy(cursor, target, source, routine, laid, goes_on, params["batch_size"] or _copy.ROWS)
+    if is_laid:  # Synapse's code has set no sequence in this run
+        _sequences.mend(cursor, given_out=_sqlite.given_out(source))
+    return progress
 
 
 def port_all(cursor, params: dict, config: dict, routine: dict, known: tuple, before: _move.Record | None) -> dict:
@@ -220,12 +229,13 @@ def port_all(cursor, params: dict, config: dict, routine: dict, known: tuple, be
     _move.require_all_ported(cursor, source, routine)
     restored = _nulls.restore(cursor, source, routine)
     sequences = _sequences.mend(cursor)
-    cursor.execute("ANALYZE")
+    analyze(cursor)
     if os.stat(source).st_ino != copy.st_ino:
         raise Refusal(
             f"{source} was replaced while it was ported: another run has made a newer copy.", "Run this again with that one."
         )
-    _move.end(cursor, [digest, digest if _sqlite.stamp(source) == stamp else _sqlite.digest(source)])
+    now = _sqlite.stamp(source)
+    _move.end(cursor, [digest, digest if now == stamp else _sqlite.digest(source)], now)
     return {
         "changed": True,
         "finished": True,
@@ -236,6 +246,17 @@ def port_all(cursor, params: dict, config: dict, routine: dict, known: tuple, be
         "seconds": round(time.monotonic() - started, 1),
         "log": f"{source}.port.log",
     }
+
+
+def analyze(cursor) -> None:
+    """Give the planner statistics of the tables where a tenth has changed since it had them, as autovacuum would in a while."""
+    cursor.execute(
+        "SELECT string_agg(format('%I.%I', schemaname, relname), ', ') FROM pg_stat_user_tables WHERE schemaname = 'public'"
+        " AND (coalesce(last_analyze, last_autoanalyze) IS NULL OR n_mod_since_analyze > 0.1 * n_live_tup)"
+    )
+    tables = cursor.fetchone()[0]
+    if tables:
+        cursor.execute(f"ANALYZE {tables}")
 
 
 def main() -> None:

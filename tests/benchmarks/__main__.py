@@ -3,7 +3,7 @@
 
     make bench                                     all of it
     make bench ONLY=no_op                          a play that finds nothing to do
-    make bench ONLY=move                           the move from SQLite, at two sizes
+    make bench ONLY=move                           the move from SQLite, at three sizes
     make bench ONLY="move --sizes 1 5 --runs 3"    sizes in 100 000 rows; how often each step runs
 
 It runs as an ordinary user, as the demonstration does (see tests/demo).
@@ -24,7 +24,7 @@ from support import ordinary
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__.splitlines()[0])
     parser.add_argument("only", nargs="?", choices=["no_op", "move"])
-    parser.add_argument("--sizes", nargs="+", type=int, metavar="SIZE", default=[1, 20])
+    parser.add_argument("--sizes", nargs="+", type=int, metavar="SIZE", default=[1, 5, 20])
     parser.add_argument(
         "--runs", type=int, metavar="RUNS", help="how often each step runs; by default 3 times up to size 5, then once"
     )

@@ -23,7 +23,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from benchmarks import homeserver, measured
 from benchmarks.measured import Measured
-from support import clusters, conversation
+from support import clusters, conversation, link
 
 # Sizes up to this one are measured three times where nothing else is asked for.
 _AFFORDABLE = 5
@@ -49,6 +49,11 @@ PREFLIGHT, SNAPSHOT, VERIFY, RESTORE = "preflight", "snapshot", "verify", "pg_re
 FIRST, SECOND = "port, first run, {}", "port, nothing new, {}"
 AGAIN, GROWN, CARRY = "snapshot, 1 % new", "port, 1 % new, copy", "verify and carry over"
 CHANGED = "port, 1 % changed, copy"
+VERIFY_SECOND = "verify, nothing new"
+FAR, FAR_SECOND, FAR_VERIFY = "port, first run, 1 ms away", "port, nothing new, 1 ms away", "verify, 1 ms away"
+
+# How long a packet takes to a server that is far, and as long to come back.
+_DELAY = 0.001
 SYNAPSE = "  of it Synapse's code"
 
 
@@ -79,12 +84,16 @@ class Bench:
     def __init__(self, base: homeserver.Base, folder: pathlib.Path, cluster: clusters.Cluster, collections: pathlib.Path) -> None:
         self.base, self.cluster, self.collections, self.python = base, cluster, collections, base.server.python
         self.live, self.copy, self.config = folder / "live.db", folder / "copy.db", folder / "homeserver-postgres.yaml"
-        login = {"host": "127.0.0.1", "port": cluster.port, "user": "synapse", "password": _PASSWORD}
-        database = {"name": "psycopg2", "args": {**login, "dbname": "synapse", "cp_min": 1, "cp_max": 5}}
-        self.config.write_text(json.dumps({"server_name": "localhost", "database": database}))  # JSON is YAML
-        self.login = {f"login_{name}": value for name, value in login.items()} | {"login_db": "synapse"}
+        self.login = self._reached_by(cluster.port)
         self.source, self.copying = {"sqlite_database": str(self.copy)}, {"src": str(self.live), "dest": str(self.copy)}
         self.synapse = {"config": [str(self.config)], "synapse_python": str(self.python)}
+
+    def _reached_by(self, port: int) -> dict:
+        """Write the configuration of a homeserver whose database is there; return the options that lead our modules to it."""
+        login = {"host": "127.0.0.1", "port": port, "user": "synapse", "password": _PASSWORD}
+        database = {"name": "psycopg2", "args": {**login, "dbname": "synapse", "cp_min": 1, "cp_max": 5}}
+        self.config.write_text(json.dumps({"server_name": "localhost", "database": database}))  # JSON is YAML
+        return {f"login_{name}": value for name, value in login.items()} | {"login_db": "synapse"}
 
     def measure(self, size: int, runs: int) -> Size:
         """Measure every step ``runs`` times, in the order of a move."""
@@ -94,6 +103,7 @@ class Bench:
         print(f"\n{size}x: {found.rows} rows, {found.mebibytes} MiB, made in {time.monotonic() - started:.0f} s.", flush=True)
         for engine in ENGINES:
             self._measure_engine(found, engine, runs if engine == "copy" or size <= _AFFORDABLE else 1)
+        self._measure_far(found, runs)
         for again in range(runs):
             found.notes.append(self._go_on(size, again))
             self._run(found, AGAIN, "synapse_sqlite_snapshot", self.copying)
@@ -120,10 +130,24 @@ class Bench:
                 raise measured.Failed("synapse_port_info finds that the homeserver cannot be moved.")
             self._run(found, SNAPSHOT, "synapse_sqlite_snapshot", self.copying)
             self._run(found, FIRST.format(engine), "synapse_port", how)
+            self._run(found, VERIFY, "synapse_port_verify", {**self.source, **self.login})
         for again in range(runs):
             self._mark(again)
             self._run(found, SECOND.format(engine), "synapse_port", how)
-            self._run(found, VERIFY, "synapse_port_verify", {**self.source, **self.login})
+            self._run(found, VERIFY_SECOND, "synapse_port_verify", {**self.source, **self.login})
+
+    def _measure_far(self, found: Size, runs: int) -> None:
+        """Measure the engine copy, and the comparison, with a server that each packet takes a while to get to."""
+        with link.Link(self.cluster.port, _DELAY) as far:
+            login = self._reached_by(far.port)
+            for _again in range(runs):
+                self._empty()
+                measured.run("synapse_sqlite_snapshot", self.copying, self.collections, self.python)
+                self._run(found, FAR, "synapse_port", {**self.source, **self.synapse})
+                self._run(found, FAR_VERIFY, "synapse_port_verify", {**self.source, **login})
+                self._mark(0)
+                self._run(found, FAR_SECOND, "synapse_port", {**self.source, **self.synapse})
+        self._reached_by(self.cluster.port)
 
     def _restore(self, found: Size, runs: int) -> None:
         """Measure how long PostgreSQL's own tools take for the same rows, from a dump in a folder."""
@@ -213,9 +237,12 @@ def show(sizes: list[Size]) -> None:
         print(f"first run, synapse to copy {first['synapse'] / first['copy']:.1f}")
         print(f"first run, copy to pg_restore {first['copy'] / found.median(RESTORE):.2f}")
         print(f"nothing new, copy to synapse {second['copy'] / second['synapse']:.3f}")
+        far = found.median(FAR) / found.median(FIRST.format("copy")), found.median(FAR_VERIFY) / found.median(VERIFY)
+        print(f"1 ms away to here, first run {far[0]:.2f}, verify {far[1]:.2f}")
         print(f"1 % new, copy, to nothing new, synapse {found.median(GROWN) / second['synapse']:.3f}")
         print(f"1 % changed, copy, to nothing new, synapse {found.median(CHANGED) / second['synapse']:.3f}")
         print(f"verify to the routine's run with nothing new {found.median(VERIFY) / second['synapse']:.3f}")
+        print(f"verify, nothing new, to verify {found.median(VERIFY_SECOND) / found.median(VERIFY):.2f}")
         downtime = found.median(AGAIN) + found.median(GROWN) + found.median(CARRY)
         print(f"The steps of a downtime with 1 % new, without Synapse's own stop and start: {downtime:.1f} s")
     print("\nMemory at the peak of all processes together, MiB (Synapse's own code apart):")

@@ -79,8 +79,17 @@ def borders(move: moves.Move) -> dict:
     }
 
 
+def indexes(move: moves.Move) -> dict:
+    """Return the definition of every index and every constraint."""
+    constraints = "SELECT (conrelid::regclass::text, conname)::text, pg_get_constraintdef(oid), convalidated FROM pg_constraint"
+    return {
+        **dict(move.rows("SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'")),
+        **{name: rest for name, *rest in move.rows(f"{constraints} WHERE connamespace = 'public'::regnamespace")},
+    }
+
+
 def require_same(pair: list[moves.Move]) -> None:
-    for what in (content, sequences, borders):
+    for what in (content, sequences, borders, indexes):
         ours, theirs = map(what, pair)
         assert ours == theirs, {name: (ours.get(name), theirs.get(name)) for name in ours if ours.get(name) != theirs.get(name)}
 
@@ -166,6 +175,27 @@ def test_a_process_that_is_killed_ends_the_run_and_the_next_one_goes_on(grown):
     port(grown[0], COPY)
     port(grown[1], ROUTINE)
     require_same(grown)
+
+
+@pytest.mark.parametrize("how", [COPY, ROUTINE], ids=["copy", "synapse"])
+def test_no_index_is_lost_with_a_port_that_is_killed_while_it_builds_them(run, grown, how):
+    move = grown[0]
+    with modules.started("synapse_port", {**move.options, **COPY}) as module:
+        aside = 0
+        while True:
+            assert module.poll() is None, module.communicate()
+            if move.rows("SELECT to_regclass('synapse_postgres.aside')")[0][0]:
+                before, aside = aside, move.rows("SELECT count(*) FROM synapse_postgres.aside")[0][0]
+                if aside < before:  # the first of them is built again
+                    break
+        module.kill()
+        module.communicate()
+    told = run("synapse_port_verify", {**move.login, "sqlite_database": str(move.source)})
+    assert told.get("failed") and "are not built again yet" in told["msg"], told
+    port(move, how)
+    port(grown[1], ROUTINE)
+    require_same(grown)
+    assert move.rows("SELECT count(*) FROM synapse_postgres.aside") == [(0,)]
 
 
 def test_either_engine_goes_on_where_the_other_was_killed(grown):

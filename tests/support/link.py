@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""A way to a server that can be cut, as by a firewall that resets, or fall silent, as by a cable that is pulled."""
+"""A way to a server that can be cut, as by a firewall that resets, fall silent, as by a cable pulled, or be a long one."""
 
 import asyncio
 import contextlib
@@ -13,12 +13,18 @@ _ATTACH_FILTER, _DETACH_FILTER = 26, 27
 _TAKE_NOTHING = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
 _DROP = struct.pack("HL", 1, ctypes.addressof(_TAKE_NOTHING))
 
+# Pieces of 64 KiB that are on the way at a time: more than a link of 10 Gbit/s holds in a millisecond.
+_ON_THE_WAY = 64
+
 
 class Link:
-    """A way to a port of this host through a port of its own, ``port``, which can be cut, silenced and mended."""
+    """A way to a port of this host through a port of its own, ``port``, which can be cut, silenced and mended.
 
-    def __init__(self, target: int) -> None:
-        self.target, self.whole, self.sockets, self.pumps = target, True, [], set()
+    What passes arrives ``delay`` seconds later, in either direction.
+    """
+
+    def __init__(self, target: int, delay: float = 0.0) -> None:
+        self.target, self.delay, self.whole, self.sockets, self.pumps = target, delay, True, [], set()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.loop = asyncio.new_event_loop()
@@ -59,17 +65,22 @@ class Link:
         self.server = await asyncio.start_server(self._join, sock=self.listener)
 
     async def _join(self, reader, writer) -> None:
-        writers = [writer]
+        writers, ways = [writer], []
         try:
             if self.whole:
                 other_reader, other = await asyncio.open_connection("127.0.0.1", self.target)
                 writers.append(other)
                 self.sockets += [each.get_extra_info("socket") for each in writers]
                 self.pumps.add(asyncio.current_task())
-                await asyncio.gather(_pump(reader, other), _pump(other_reader, writer))
+                for source, target in ((reader, other), (other_reader, writer)):
+                    on_the_way = asyncio.Queue(_ON_THE_WAY)
+                    ways += map(asyncio.ensure_future, (_leave(source, on_the_way, self.delay), _arrive(on_the_way, target)))
+                await asyncio.gather(*ways)
         except (OSError, asyncio.CancelledError):
             pass
         finally:
+            for way in ways:
+                way.cancel()
             for each in writers:
                 found = each.get_extra_info("socket")
                 # To linger for no time is to reset: socket(7).
@@ -90,8 +101,20 @@ class Link:
         await self.server.wait_closed()
 
 
-async def _pump(reader, writer) -> None:
-    while piece := await reader.read(1 << 16):
+async def _leave(reader, on_the_way: asyncio.Queue, delay: float) -> None:
+    piece = b"-"
+    while piece:
+        piece = await reader.read(1 << 16)
+        await on_the_way.put((asyncio.get_running_loop().time() + delay, piece))
+
+
+async def _arrive(on_the_way: asyncio.Queue, writer) -> None:
+    while True:
+        due, piece = await on_the_way.get()
+        left = due - asyncio.get_running_loop().time()
+        if left > 0:
+            await asyncio.sleep(left)
+        if not piece:
+            raise ConnectionResetError
         writer.write(piece)
         await writer.drain()
-    raise ConnectionResetError

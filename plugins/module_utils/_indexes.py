@@ -1,0 +1,141 @@
+# Copyright: the matrixops.synapse_postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The indexes and constraints that are put aside while tables are filled.
+
+To build an index or to check a constraint at the end is cheaper than to keep it up row by row (manual, section 14.4 "Populating
+a Database"). What is put aside is recorded in the target database, in the transaction that drops it, and taken off the record in
+the one that makes it again: however a port ends, nothing of it is lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _carry, _connection, _crew, _move, _progress
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+
+try:
+    from psycopg2 import sql
+except ImportError:
+    pass
+
+# What helps where the rows that were carried are against a constraint.
+_AGAINST = "Mend those rows on SQLite (the server's log tells which), and give the move a new, empty database."
+
+# What is put aside of large tables, as what makes it again: foreign keys from them and to them; unique constraints; indexes.
+# What has a property that its definition does not tell stays, and so do primary keys.
+_FOUND = """
+SELECT 2 AS stage, child.relname AS table_name, conname AS name, 'CONSTRAINT' AS kind,
+    format('ALTER TABLE public.%%I ADD CONSTRAINT %%I %%s', child.relname, conname, pg_get_constraintdef(k.oid)) AS definition
+FROM pg_constraint k JOIN pg_class child ON child.oid = k.conrelid JOIN pg_class parent ON parent.oid = k.confrelid
+WHERE k.contype = 'f' AND k.conparentid = 0 AND child.relnamespace = 'public'::regnamespace
+    AND parent.relnamespace = 'public'::regnamespace AND %(names)s && ARRAY[child.relname::text, parent.relname]
+UNION ALL
+SELECT 1, t.relname, index.relname, CASE WHEN k.oid IS NULL THEN 'INDEX' ELSE 'CONSTRAINT' END, CASE WHEN k.oid IS NULL
+    THEN pg_get_indexdef(i.indexrelid)
+    ELSE format('ALTER TABLE public.%%I ADD CONSTRAINT %%I %%s', t.relname, conname, pg_get_constraintdef(k.oid)) END
+FROM pg_index i JOIN pg_class index ON index.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid
+LEFT JOIN pg_constraint k ON k.conindid = i.indexrelid AND k.contype <> 'f'
+WHERE t.relnamespace = 'public'::regnamespace AND t.relkind = 'r' AND t.relname = ANY (%(names)s)
+    AND i.indisvalid AND NOT i.indisprimary AND NOT i.indisexclusion AND NOT i.indisclustered AND NOT i.indisreplident
+    AND (k.oid IS NULL OR k.contype = 'u') AND index.reltablespace = 0 AND obj_description(i.indexrelid, 'pg_class') IS NULL
+    AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = i.indexrelid AND deptype = 'e')
+ORDER BY 1 DESC
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Aside:
+    """An index or a constraint that is put aside, to be made again in its ``stage``: foreign keys need the others."""
+
+    stage: int
+    table: str
+    name: str
+    definition: str
+
+
+def put_aside(cursor, names: set[str]) -> None:
+    """Drop the indexes and constraints of the tables ``names`` that can be made again, and record them."""
+    cursor.execute("BEGIN")
+    cursor.execute(_FOUND, {"names": sorted(names)})
+    for stage, table, name, kind, definition in cursor.fetchall():
+        cursor.execute("INSERT INTO synapse_postgres.aside VALUES (%s, %s, %s, %s)", (stage, table, name, definition))
+        if kind == "INDEX":
+            cursor.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier("public", name)))
+        else:
+            place = sql.Identifier("public", table), sql.Identifier(name)
+            cursor.execute(sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(*place))
+    cursor.execute("COMMIT")
+
+
+def put_back(cursor, libpq: dict, source: str) -> None:
+    """Make again all that is put aside, several at a time, by connections with the keywords ``libpq``.
+
+    How far it is is told beside the SQLite database ``source``. Raises Refusal when rows are against a constraint.
+    """
+    found = aside(cursor)
+    if not found:
+        return
+    with _progress.Progress(f"{source}.progress.json", "port", unit="indexes") as told:
+        told.tell(doing="the indexes", done=0, total=len(found), now=True)
+        builds = _Builds(found, told)
+        _crew.work(lambda: _builder(libpq), builds.next, builds.done)
+
+
+def aside(cursor) -> list[_Aside]:
+    """Return what is put aside, in the order in which it is made again: that of the largest tables first."""
+    cursor.execute("SELECT to_regclass('synapse_postgres.aside')")
+    if cursor.fetchone()[0] is None:
+        return []
+    cursor.execute(
+        "SELECT stage, table_name, name, definition FROM synapse_postgres.aside"
+        " ORDER BY stage, pg_relation_size(to_regclass(format('public.%I', table_name))) DESC NULLS LAST, name"
+    )
+    return [_Aside(*row) for row in cursor]
+
+
+def require_none_aside(cursor) -> None:
+    """Raise Refusal when something is put aside: the port has not ended."""
+    found = aside(cursor)
+    if found:
+        raise Refusal(
+            f"{len(found)} indexes and constraints of the target database are not built again yet, {found[0].name} among them.",
+            "Run synapse_port to its end: it builds them.",
+        )
+
+
+class _Builds:
+    """What is left to be made; foreign keys one by one, as each locks two tables."""
+
+    def __init__(self, found: list[_Aside], told: _progress.Progress) -> None:
+        self._left, self._total, self._told, self._at_work, self._made = found, len(found), told, 0, 0
+
+    def next(self) -> _Aside | None:
+        if not self._left or (self._left[0].stage > 1 and self._at_work):
+            return None
+        self._at_work += 1
+        return self._left.pop(0)
+
+    def done(self, one: _Aside, _answer: None) -> None:
+        self._at_work, self._made = self._at_work - 1, self._made + 1
+        self._told.tell(doing=one.name, done=self._made, total=self._total)
+
+
+@contextlib.contextmanager
+def _builder(libpq: dict):
+    """Yield the function that makes again what is _Aside, by a connection of its own."""
+    with _connection.connected(libpq, what="routine") as connection, connection.cursor() as cursor:
+        cursor.execute("SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0")
+        cursor.execute(_move.NOTICE_SILENCE)
+        connection.commit()
+
+        def build(one: _Aside) -> None:
+            with _carry.told_without_values(one.table, _AGAINST):
+                cursor.execute(one.definition)
+                cursor.execute("DELETE FROM synapse_postgres.aside WHERE (table_name, name) = (%s, %s)", (one.table, one.name))
+                connection.commit()
+
+        yield build

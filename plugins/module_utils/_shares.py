@@ -1,0 +1,200 @@
+# Copyright: the matrixops.synapse_postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The shares in which a table is compared, apart from each other, and how the sums of one are known without working them out.
+
+The sums of a share are kept in the target database. They hold as long as nothing in the share has changed, and that is seen
+sooner than they are worked out again. On SQLite: by the file's stamp, where it is the very file in which they were found, or by a
+digest of the rows (_compare.lite_mark()). On PostgreSQL: by what the server keeps of every row. When every row of the share is
+of a transaction that had ended before its sums were worked out, and there are as many as then, in the same file, then none has
+come and none has gone: a changed row is a new one of a later transaction (manual, sections 5.6 "System Columns" and 13.1
+"Introduction").
+
+So what a second comparison takes goes by what has changed since the first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _compare, _sqlite
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare import Share, Sums
+
+try:
+    import psycopg2
+except ImportError:
+    pass
+
+# Rows of SQLite's, and blocks of PostgreSQL's, that one process looks at at a time.
+_ROWS = 20_000
+_BLOCKS = 512
+
+# The first PostgreSQL that reads some blocks of a table without reading all of them (release notes, "TID range scans").
+_READS_BLOCKS = 140000
+
+# To work out the sums of fewer rows costs no more than to keep them.
+_WORTH_KEEPING = 2000
+
+# Of the canonical text and the sums: what another release of this collection has kept is worth nothing if it changes.
+_FORM = "1"
+
+# The file of each table, and how many blocks it has.
+_FILES = """
+SELECT relname, pg_relation_filenode(oid), pg_relation_size(oid) / current_setting('block_size')::int
+FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+    """What is known of a share up to ``high``: its ``mark``.
+
+    On PostgreSQL every row's transaction is before ``since``; on SQLite the file had this ``stamp``.
+    """
+
+    high: int
+    mark: str
+    since: int | None
+    stamp: str | None
+
+
+class Kept:
+    """The sums that earlier comparisons have left in the database of ``cursor``; if ``keeping``, new ones are left there, too.
+
+    They are compared with the SQLite database ``source``. The cursor is in a transaction that sees one moment. None are known or
+    kept where ``here`` is False: in a database that was restored from a copy, whose transactions have other numbers; and where
+    there is no place for them.
+    """
+
+    def __init__(self, cursor, source: str, here: bool, keeping: bool) -> None:
+        self._stamp = _sqlite.stamp(source)
+        self._entries: dict[tuple[str, str, int], _Entry] = {}
+        cursor.execute(
+            "SELECT pg_snapshot_xmin(now)::text::bigint, pg_snapshot_xmax(now)::text::bigint,"
+            " coalesce(has_table_privilege(to_regclass('synapse_postgres.sums'), 'SELECT'), false),"
+            " coalesce(has_table_privilege(to_regclass('synapse_postgres.sums'), 'INSERT'), false)"
+            " FROM pg_current_snapshot() AS now"
+        )
+        self._ended, latest, readable, writable = cursor.fetchone()
+        self._keeping = here and keeping and readable and writable
+        if here and readable:
+            # Two thousand million numbers later nobody can tell which of two transactions is the later one.
+            cursor.execute(
+                "SELECT table_name, side, low, high, mark, since, stamp FROM synapse_postgres.sums"
+                " WHERE since IS NULL OR since > %s",
+                (latest - (1 << 31),),
+            )
+            self._entries = {(name, side, low): _Entry(*rest) for name, side, low, *rest in cursor}
+        cursor.execute(_FILES)
+        self._files = {name: rest for name, *rest in cursor}
+
+    def cut(self, lite, cursor, table: _compare.Table) -> list[Share]:
+        """Return the shares of ``table`` on both sides: those that are known, and new ones for what lies between and beyond."""
+        name, found = _sqlite.quoted(table.name), []
+        blocks = self._files[table.name][1]
+        step = _BLOCKS if cursor.connection.server_version >= _READS_BLOCKS else max(blocks, 1)
+        found += [Share(table.name, "there", start, start + step) for start in range(0, blocks, step)]
+        at, last = lite.execute(f"SELECT min(rowid), max(rowid) FROM {name}").fetchone()
+        if at is None:
+            return found
+        for low, high in self._known_here(table.name):
+            found += _runs(lite, table.name, at, low - 1)
+            found.append(Share(table.name, "here", low, high))
+            at = max(at, high + 1)
+        return found + _runs(lite, table.name, at, last)
+
+    def _mark_there(self, table: _compare.Table, rows: int, later: bool = False) -> str:
+        """Return the mark of a share of ``rows`` rows on PostgreSQL, in the table's present file; none if one is too late."""
+        return "" if later else _marked(table, f"{self._files[table.name][0]} {rows}")
+
+    def _known_here(self, name: str) -> list[tuple[int, int]]:
+        return sorted((low, one.high) for (table, side, low), one in self._entries.items() if (table, side) == (name, "here"))
+
+    def sums(self, lite, cursor, table: _compare.Table, share: Share) -> tuple[Sums, str]:
+        """Return the sums of ``share``, and what is new about it, for keep(): ``sums``, the ``stamp``, or nothing.
+
+        ``lite`` and ``cursor`` are as in _compare.compare().
+        """
+        entry = self._entries.get((share.table, share.side, share.low))
+        entry = entry if entry and entry.high == share.high else None
+        if share.side == "there":
+            if entry and self._mark_there(table, *_count(cursor, share, entry.since)) == entry.mark:
+                return _read(cursor, share), ""
+            return _compare.server_sums(cursor, table, share), "sums"
+        if entry and entry.stamp == self._stamp and entry.mark.startswith(_marked(table, "")):
+            return _read(cursor, share), ""
+        mark = _compare.lite_mark(lite, table, share) if entry or table.special else ""
+        if entry and _marked(table, mark) == entry.mark:
+            return _read(cursor, share), "stamp"
+        found = _compare.lite_sums(lite, cursor, table, share)
+        return dataclasses.replace(found, mark=mark or found.mark), "sums"
+
+    def keep(self, cursor, table: _compare.Table, share: Share, found: Sums, new: str) -> None:
+        """Keep what sums() has found to be ``new``; the cursor is on another connection, which commits by itself."""
+        if not new or not self._keeping or found.rows < _WORTH_KEEPING:
+            return
+        place = (share.table, share.side, share.low)
+        if new == "stamp":
+            query = "UPDATE synapse_postgres.sums SET stamp = %s WHERE (table_name, side, low) = (%s, %s, %s)"
+            cursor.execute(query, (self._stamp, *place))
+            return
+        if share.side == "here":
+            entry = _Entry(share.high, _marked(table, found.mark), None, self._stamp)
+        else:
+            entry = _Entry(share.high, self._mark_there(table, found.rows), self._ended, None)
+        cursor.execute(
+            "INSERT INTO synapse_postgres.sums (table_name, side, low, high, mark, since, stamp, dropped, sums)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (table_name, side, low) DO UPDATE SET high = excluded.high,"
+            " mark = excluded.mark, since = excluded.since, stamp = excluded.stamp, dropped = excluded.dropped,"
+            " sums = excluded.sums",
+            (
+                *place,
+                *dataclasses.astuple(entry),
+                found.dropped,
+                psycopg2.Binary(b"".join(_packed(found.counts, 8) + _packed(found.sums, 16))),
+            ),
+        )
+
+
+def _runs(lite, name: str, low: int, high: int) -> list[Share]:
+    """Return shares for the row ids from ``low`` to ``high``; none where there are no rows."""
+    table, found = _sqlite.quoted(name), []
+    query = f"SELECT rowid FROM {table} WHERE rowid BETWEEN ? AND ? ORDER BY rowid LIMIT 1"
+    while low <= high and lite.execute(query, (low, high)).fetchone():
+        following = lite.execute(f"{query} OFFSET {_ROWS}", (low, high)).fetchone()
+        end = following[0] - 1 if following else high
+        found.append(Share(name, "here", low, end))
+        low = end + 1
+    return found
+
+
+def _marked(table: _compare.Table, mark: str) -> str:
+    """Return ``mark`` with what else the sums depend on: how the table's columns are read."""
+    return f"{hashlib.blake2b(repr((_FORM, table.columns)).encode(), digest_size=8).hexdigest()} {mark}"
+
+
+def _count(cursor, share: Share, since: int) -> tuple[int, bool]:
+    """Return how many rows PostgreSQL has in ``share``, and whether one is of the transaction ``since`` or a later one."""
+    cursor.execute(
+        "SELECT count(*), coalesce(bool_or(age(xmin) <= age(%s::text::xid)), false)"
+        f" FROM public.{_sqlite.quoted(share.table)} WHERE ctid >= %s::tid AND ctid < %s::tid",
+        (since % (1 << 32), f"({share.low},0)", f"({share.high},0)"),
+    )
+    return cursor.fetchone()
+
+
+def _packed(numbers: list[int], size: int) -> list[bytes]:
+    return [number.to_bytes(size, "big", signed=True) for number in numbers]
+
+
+def _read(cursor, share: Share) -> Sums:
+    query = "SELECT dropped, sums FROM synapse_postgres.sums WHERE (table_name, side, low) = (%s, %s, %s)"
+    cursor.execute(query, (share.table, share.side, share.low))
+    dropped, raw = cursor.fetchone()
+    numbers = [
+        [int.from_bytes(raw[at : at + size], "big", signed=True) for at in range(start, start + size * _compare.BUCKETS, size)]
+        for start, size in ((0, 8), (8 * _compare.BUCKETS, 16))
+    ]
+    return Sums(*numbers, dropped)
