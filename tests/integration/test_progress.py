@@ -164,7 +164,7 @@ def wait(condition, seconds: float) -> None:
 
 
 def test_a_log_gets_a_line_now_and_then(move):
-    play = Play(move.folder, "synapse_port", slow(move, 8))
+    play = Play(move.folder, "synapse_port", slow(move, 12))
     assert play.piped() == 0, play.output
     assert len(_LINE.findall(play.output)) >= 2, play.output
     assert "\r" not in play.output and "\x1b" not in play.output

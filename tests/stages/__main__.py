@@ -46,8 +46,9 @@ def unit() -> None:
 def integration() -> None:
     """The modules against real servers."""
     machine.servers()
-    # Much of it waits for servers to start and to end: two workers are done in little more than half the time.
-    machine.run("pytest", "-n", "2", "--dist", "worksteal", "tests/integration", timeout=1500)
+    # Much of it waits for servers to start and to end, so more workers than processors are done sooner.
+    workers = len(os.sched_getaffinity(0)) + 1
+    machine.run("pytest", "-n", workers, "--dist", "worksteal", "--durations", "20", "tests/integration", timeout=2400)
 
 
 @stage

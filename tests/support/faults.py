@@ -15,10 +15,13 @@ import psycopg2
 from support import clusters
 
 # How often each kind of fault is repeated; `make faults` asks for 20.
-TIMES = int(os.environ.get("FAULTS", "3"))
+TIMES = int(os.environ.get("FAULTS", "2"))
 
 # How often those are that end a run in a way which others end it in, too.
 FEW = max(2, TIMES // 5)
+
+# How often whole plays are killed, which takes longest; test_playbooks.py kills some at chosen moments besides.
+PLAYS = TIMES if TIMES > 2 else 1
 
 
 def moments(times: int = TIMES) -> list[float]:

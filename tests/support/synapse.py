@@ -34,7 +34,7 @@ class Homeserver:
         text = text.replace('trusted_key_servers:\n  - server_name: "matrix.org"\n', "trusted_key_servers: []\n")
         text += "\nfederation_domain_whitelist: []\nrc_message: {per_second: 10000, burst_count: 10000}\n"
         text += "rc_joins: {local: {per_second: 10000, burst_count: 10000}}\n"
-        text += "background_updates: {sleep_duration_ms: 1}\n"
+        text += "background_updates: {sleep_duration_ms: 1}\nbcrypt_rounds: 4\n"
         self.config.write_text(text)
         self.config.chmod(0o600)
 

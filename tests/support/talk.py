@@ -12,7 +12,7 @@ from support import conversation
 
 
 class Talk:
-    """A user who says something ten times a second, whether Synapse answers or not; the answered ones are noted."""
+    """A user who says something again and again, whether Synapse answers or not; the answered ones are noted."""
 
     def __init__(self, url: str, said: dict) -> None:
         user, noted = next(iter(said["users"].items()))
@@ -29,7 +29,7 @@ class Talk:
         self.thread.join()
 
     def _talk(self) -> None:
-        while not self.ended.wait(0.1):
+        while not self.ended.wait(0.4):
             with contextlib.suppress(OSError, conversation.Unlike):
                 self.acknowledged.append(conversation.say(self.person, self.room, f"busy{time.time_ns()}", "meanwhile"))
 
