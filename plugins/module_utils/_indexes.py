@@ -26,13 +26,15 @@ except ImportError:
 _AGAINST = "Mend those rows on SQLite (the server's log tells which), and give the move a new, empty database."
 
 # What is put aside of large tables, as what makes it again: foreign keys from them and to them; unique constraints; indexes.
-# What has a property that its definition does not tell stays, and so do primary keys.
+# What has a property that its definition does not tell stays, and so do primary keys, the tables of other roles, and what the
+# foreign keys of these lead to.
 _FOUND = """
 SELECT 2 AS stage, child.relname AS table_name, conname AS name, 'CONSTRAINT' AS kind,
     format('ALTER TABLE public.%%I ADD CONSTRAINT %%I %%s', child.relname, conname, pg_get_constraintdef(k.oid)) AS definition
 FROM pg_constraint k JOIN pg_class child ON child.oid = k.conrelid JOIN pg_class parent ON parent.oid = k.confrelid
 WHERE k.contype = 'f' AND k.conparentid = 0 AND child.relnamespace = 'public'::regnamespace
     AND parent.relnamespace = 'public'::regnamespace AND %(names)s && ARRAY[child.relname::text, parent.relname]
+    AND pg_has_role(child.relowner, 'USAGE') AND pg_has_role(parent.relowner, 'USAGE')
 UNION ALL
 SELECT 1, t.relname, index.relname, CASE WHEN k.oid IS NULL THEN 'INDEX' ELSE 'CONSTRAINT' END, CASE WHEN k.oid IS NULL
     THEN pg_get_indexdef(i.indexrelid)
@@ -41,7 +43,11 @@ FROM pg_index i JOIN pg_class index ON index.oid = i.indexrelid JOIN pg_class t 
 LEFT JOIN pg_constraint k ON k.conindid = i.indexrelid AND k.contype <> 'f'
 WHERE t.relnamespace = 'public'::regnamespace AND t.relkind = 'r' AND t.relname = ANY (%(names)s)
     AND i.indisvalid AND NOT i.indisprimary AND NOT i.indisexclusion AND NOT i.indisclustered AND NOT i.indisreplident
-    AND (k.oid IS NULL OR k.contype = 'u') AND index.reltablespace = 0 AND obj_description(i.indexrelid, 'pg_class') IS NULL
+    AND (k.oid IS NULL OR k.contype = 'u') AND index.reltablespace = 0 AND (k.oid IS NULL OR index.reloptions IS NULL)
+    AND obj_description(i.indexrelid, 'pg_class') IS NULL AND pg_has_role(t.relowner, 'USAGE')
+    AND NOT EXISTS (SELECT FROM pg_constraint f JOIN pg_class child ON child.oid = f.conrelid
+        WHERE f.contype = 'f' AND f.conindid = i.indexrelid
+        AND NOT (pg_has_role(child.relowner, 'USAGE') AND child.relnamespace = t.relnamespace))
     AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = i.indexrelid AND deptype = 'e')
 ORDER BY 1 DESC
 """
