@@ -8,7 +8,7 @@ Synapse's own code lays the schema, runs the background updates, sets the sequen
 (_routine.lay()). Then every table goes over in parts. SQLite writes a part's rows as lines of COPY's CSV format, in its own C
 code; they and the border up to which the table has come, in the routine's own table port_from_sqlite3, are one transaction.
 So either engine goes on where the other one was killed. Large tables are filled without most of their indexes and constraints,
-which are made in the end (_indexes).
+which are made when they are full (_indexes).
 
 A table that the routine would empty and fill again on a later run gets its new rows as the others do. Then it is compared, and
 what differs still is carried over.
@@ -123,18 +123,31 @@ def copy(cursor, libpq: dict, source: str, routine: dict, laid: str, goes_on: bo
         _begin(cursor, carried)
         _move.laid(cursor, laid)
         plan = _Plan(lite, cursor, both, carried, rewritten if routine["again"] else set(), rows)
+        triggered = _tables.triggered(cursor)
         if not routine["again"] and not goes_on:
-            _indexes.put_aside(cursor, {name for name, table in plan.progress.tables.items() if table["total"] >= _LARGE})
+            large = {name for name, table in plan.progress.tables.items() if table["total"] >= _LARGE}
+            _indexes.put_aside(cursor, large - triggered)
         plan.order(_tables.references(cursor))
-    if plan.ways:
-        with _progress.Progress(f"{source}.progress.json", "port") as told, _sqlite.reading(source) as lite:
-            _crew.work(lambda: _carrier(source, libpq, plan.ways), lambda: plan.next(lite), lambda *did: plan.done(*did, told))
-        plan.require_over()
+        # Their triggers look for rows of other tables, by keys that are put aside.
+        later = _carry.concerned(cursor, list(triggered))
+    _fill(plan, libpq, source, set(plan.ways) - later)
+    _indexes.put_back(cursor, libpq, source, foreign_keys=False)
+    _fill(plan, libpq, source, later)
+    plan.require_over()
     _indexes.put_back(cursor, libpq, source)
     if routine["again"]:
         with _progress.Progress(f"{source}.progress.json", "port") as told:
             plan.progress.tables.update(_bring_up(cursor, libpq, source, routine, rewritten, told))
     return plan.progress
+
+
+def _fill(plan: _Plan, libpq: dict, source: str, names: set[str]) -> None:
+    """Carry over the tables ``names`` of ``plan``, by several processes."""
+    if not names & set(plan.ways):
+        return
+    with _progress.Progress(f"{source}.progress.json", "port") as told, _sqlite.reading(source) as lite:
+        tool, done = (lambda: _carrier(source, libpq, plan.ways)), (lambda *did: plan.done(*did, told))
+        _crew.work(tool, lambda: plan.next(lite, names), done)
 
 
 def _require_columns(both: _tables.Tables, carried: set[str]) -> None:
@@ -318,13 +331,16 @@ class _Plan:
             return beyond
         return beyond + lite.execute(f"{query} <= ?", (border["backward_rowid"],)).fetchone()[0]
 
-    def next(self, lite) -> _Part | None:
-        """Return the next part that can go over now; None when there is none. ``lite`` is SQLite's connection."""
+    def next(self, lite, names: set[str]) -> _Part | None:
+        """Return the next part of the tables ``names`` that can go over now; None when there is none.
+
+        ``lite`` is SQLite's connection.
+        """
         before: list[str] = []
         while before != self._left:  # a table that is over lets those begin that refer to it
             before = list(self._left)
             # The table that the fewest are at work on, then the largest.
-            for name in sorted(self._left, key=lambda name: self._at_work[name]):
+            for name in sorted(names.intersection(self._left), key=lambda name: (self._at_work[name], self._left.index(name))):
                 if not all(map(self._is_over, self._parents.get(name, ()))):
                     continue
                 part = self._part(lite, name)

@@ -25,11 +25,14 @@ except ImportError:
 # What helps where the rows that were carried are against a constraint.
 _AGAINST = "Mend those rows on SQLite (the server's log tells which), and give the move a new, empty database."
 
+# The stage in which foreign keys are made again, after all others.
+_FOREIGN_KEY = 2
+
 # What is put aside of large tables, as what makes it again: foreign keys from them and to them; unique constraints; indexes.
 # What has a property that its definition does not tell stays, and so do primary keys, the tables of other roles, and what the
 # foreign keys of these lead to.
 _FOUND = """
-SELECT 2 AS stage, child.relname AS table_name, conname AS name, 'CONSTRAINT' AS kind,
+SELECT %(foreign_key)s AS stage, child.relname AS table_name, conname AS name, 'CONSTRAINT' AS kind,
     format('ALTER TABLE public.%%I ADD CONSTRAINT %%I %%s', child.relname, conname, pg_get_constraintdef(k.oid)) AS definition
 FROM pg_constraint k JOIN pg_class child ON child.oid = k.conrelid JOIN pg_class parent ON parent.oid = k.confrelid
 WHERE k.contype = 'f' AND k.conparentid = 0 AND child.relnamespace = 'public'::regnamespace
@@ -66,7 +69,7 @@ class _Aside:
 def put_aside(cursor, names: set[str]) -> None:
     """Drop the indexes and constraints of the tables ``names`` that can be made again, and record them."""
     cursor.execute("BEGIN")
-    cursor.execute(_FOUND, {"names": sorted(names)})
+    cursor.execute(_FOUND, {"names": sorted(names), "foreign_key": _FOREIGN_KEY})
     for stage, table, name, kind, definition in cursor.fetchall():
         cursor.execute("INSERT INTO synapse_postgres.aside VALUES (%s, %s, %s, %s)", (stage, table, name, definition))
         if kind == "INDEX":
@@ -77,12 +80,13 @@ def put_aside(cursor, names: set[str]) -> None:
     cursor.execute("COMMIT")
 
 
-def put_back(cursor, libpq: dict, source: str) -> None:
+def put_back(cursor, libpq: dict, source: str, foreign_keys: bool = True) -> None:
     """Make again all that is put aside, several at a time, by connections with the keywords ``libpq``.
 
-    How far it is is told beside the SQLite database ``source``. Raises Refusal when rows are against a constraint.
+    Without ``foreign_keys``, these stay aside. How far it is is told beside the SQLite database ``source``. Raises Refusal when
+    rows are against a constraint.
     """
-    found = aside(cursor)
+    found = [one for one in aside(cursor) if foreign_keys or one.stage != _FOREIGN_KEY]
     if not found:
         return
     with _progress.Progress(f"{source}.progress.json", "port", unit="indexes") as told:
@@ -120,7 +124,7 @@ class _Builds:
         self._left, self._total, self._told, self._at_work, self._made = found, len(found), told, 0, 0
 
     def next(self) -> _Aside | None:
-        if not self._left or (self._left[0].stage > 1 and self._at_work):
+        if not self._left or (self._left[0].stage == _FOREIGN_KEY and self._at_work):
             return None
         self._at_work += 1
         return self._left.pop(0)

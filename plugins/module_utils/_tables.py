@@ -90,3 +90,12 @@ def references(cursor) -> list[tuple[str, str]]:
     """Return (child, parent) for every foreign key of a table of the schema public; a table may refer to itself."""
     cursor.execute(_REFERENCES)
     return cursor.fetchall()
+
+
+def triggered(cursor) -> set[str]:
+    """Return the tables of the schema public with triggers, such as Synapse's, which look into other tables."""
+    cursor.execute(
+        "SELECT relname FROM pg_class AS t WHERE relnamespace = 'public'::regnamespace"
+        " AND EXISTS (SELECT FROM pg_trigger WHERE tgrelid = t.oid AND NOT tgisinternal)"
+    )
+    return {name for (name,) in cursor.fetchall()}

@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import time
 
+import psycopg2
 import pytest
 
 from support import faults, hurt, interrupted, modules
@@ -196,6 +197,22 @@ def test_no_index_is_lost_with_a_port_that_is_killed_while_it_builds_them(run, g
     port(grown[1], ROUTINE)
     require_same(grown)
     assert move.rows("SELECT count(*) FROM synapse_postgres.aside") == [(0,)]
+
+
+def test_tables_whose_triggers_look_for_rows_are_filled_when_the_keys_are_there(grown):
+    move = grown[0]
+    with modules.started("synapse_port", {**move.options, **COPY}) as module:
+        while not move.rows("SELECT to_regclass('synapse_postgres.aside')")[0][0]:
+            assert module.poll() is None, module.communicate()
+        seen = set()
+        while module.poll() is None:
+            query = "SELECT table_name, forward_rowid > 1, (SELECT count(*) FROM synapse_postgres.aside WHERE stage = 1) > 0"
+            with contextlib.suppress(psycopg2.errors.UndefinedTable):
+                seen |= set(move.rows(f"{query} FROM port_from_sqlite3"))
+        assert module.returncode == 0, module.communicate()
+    # Synapse's check_event_stream_ordering() finds the event of a membership by its id.
+    assert ("events", True, True) in seen and ("room_memberships", False, True) in seen
+    assert ("room_memberships", True, True) not in seen
 
 
 def test_either_engine_goes_on_where_the_other_was_killed(grown):
