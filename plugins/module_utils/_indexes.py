@@ -139,7 +139,8 @@ def _builder(libpq: dict):
     """Yield the function that makes again what is _Aside, by a connection of its own."""
     with _connection.connected(libpq, what="routine") as connection, connection.cursor() as cursor:
         cursor.execute("SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0")
-        cursor.execute(_move.NOTICE_SILENCE)
+        # The last transaction of the move waits for the disk, and so for these as well.
+        cursor.execute(f"SET synchronous_commit = off; {_move.NOTICE_SILENCE}")
         connection.commit()
 
         def build(one: _Aside) -> None:
