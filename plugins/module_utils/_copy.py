@@ -146,8 +146,7 @@ def _fill(plan: _Plan, libpq: dict, source: str, names: set[str]) -> None:
     if not names & set(plan.ways):
         return
     with _progress.Progress(f"{source}.progress.json", "port") as told, _sqlite.reading(source) as lite:
-        tool, done = (lambda: _carrier(source, libpq, plan.ways)), (lambda *did: plan.done(*did, told))
-        _crew.work(tool, lambda: plan.next(lite, names), done)
+        _crew.work(lambda: _carrier(source, libpq, plan.ways), lambda: plan.next(lite, names), lambda *did: plan.done(*did, told))
 
 
 def _require_columns(both: _tables.Tables, carried: set[str]) -> None:

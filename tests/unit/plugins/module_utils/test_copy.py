@@ -15,15 +15,17 @@ def test_a_table_begins_as_soon_as_those_that_it_refers_to_are_over():
     plan._rows, plan._undivided, plan._parents = 2, set(), {"child": {"parent"}}
     plan._left, plan._at_work = ["child", "parent"], {"child": 0, "parent": 0}
     plan._borders = {name: {"forward_rowid": 1, "backward_rowid": 0} for name in plan._left}
-    first = plan.next(lite)
+    both = {"child", "parent"}
+    assert plan.next(lite, {"child"}) is None
+    first = plan.next(lite, both)
     assert (first.table, first.low, first.high) == ("parent", 1, 1)
     # It ends at the same moment as all others, and nobody has asked since.
     plan._at_work["parent"] = 0
-    parts = [plan.next(lite), plan.next(lite)]
+    parts = [plan.next(lite, both), plan.next(lite, both)]
     assert [(part.table, part.low, part.high, part.before, part.after) for part in parts] == [
         ("child", 1, 2, 1, 3),
         ("child", 3, 3, 3, 4),
     ]
     plan._at_work["child"] = 0
-    assert plan.next(lite) is None
+    assert plan.next(lite, both) is None
     plan.require_over()
