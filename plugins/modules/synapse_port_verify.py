@@ -16,8 +16,9 @@ description:
   - Both databases are read as they are at one moment. Memory stays small however large they are; the time goes with the
     size, and the server does its half of the work itself, so that little crosses the network.
   - What was compared is remembered in the target database, in the schema C(synapse_postgres), unless in check mode. The next
-    comparison reads the rows of SQLite again, and sees by a digest of them, and by the transactions of PostgreSQL's, where
-    nothing has changed; only the rest is compared anew. To have all of it compared anew, empty C(synapse_postgres.sums).
+    comparison sees where nothing has changed, and compares only the rest anew; of SQLite by the file, where nobody has
+    written to it, and by a digest of the rows in another, of PostgreSQL by the transactions that its rows are of. To have all
+    of it compared anew, empty C(synapse_postgres.sums).
   - With O(carry_changes), rows that Synapse changed or deleted on SQLite between two runs of the routine are carried over,
     which the routine does not do for the tables that it only adds to. All of it is one transaction, which is kept only if
     the databases are equal then.

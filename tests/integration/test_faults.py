@@ -101,8 +101,7 @@ def test_a_server_that_ends_again_and_again_is_ported_to_in_the_end(own_cluster,
     port.require_ported()
 
 
-# Synapse's routine waits for a silent link by libpq's own means, as the engine copy does.
-@pytest.mark.parametrize("engine", ["copy", "synapse"] if faults.TIMES > 2 else ["copy"])
+@pytest.mark.parametrize("engine", ["copy", "synapse"])
 @pytest.mark.parametrize("fault", [link.Link.cut, link.Link.silence], ids=["reset", "silent"])
 def test_a_link_that_breaks_ends_the_run_and_the_next_one_goes_on(own_cluster, port_to, fault, engine):
     port = port_to(own_cluster, engine)

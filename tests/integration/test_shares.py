@@ -105,53 +105,44 @@ def test_what_was_appended_is_worked_out_and_nothing_else(sides):
     assert 2 <= sides.require_right() <= 4 < whole
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "UPDATE talk SET words = 'other' WHERE id = 150",
-        "UPDATE talk SET words = words WHERE id = 150",
-        "DELETE FROM talk WHERE id = 150",
-        "DELETE FROM talk WHERE id = 150; INSERT INTO talk VALUES (150, 'other', '{}')",
-        "DELETE FROM talk WHERE id = 300; INSERT INTO talk VALUES (1000, 'other', '{}')",
-        "CREATE TABLE before AS SELECT * FROM talk; TRUNCATE talk; INSERT INTO talk SELECT id, 'other', fields FROM before",
-        "DELETE FROM talk",
-        "ALTER TABLE talk ALTER words TYPE varchar(50) USING left(words, 50)",
-        "DELETE FROM talk WHERE id % 2 = 0; VACUUM FULL talk",
-        "DELETE FROM talk WHERE id < 100; VACUUM talk; INSERT INTO talk SELECT n, 'other', '{}' FROM generate_series(1, 99) AS n",
-        "CREATE INDEX on_both ON talk (words, id DESC); CLUSTER talk USING on_both",
-        "SELECT * FROM talk FOR UPDATE",
-        "VACUUM (FREEZE) talk",
-    ],
-)
-def test_a_change_on_postgresql_is_seen(sides, statement):
-    sides.put(*range(1, 301))
-    sides.look()
-    for each in statement.split(";"):
-        sides.other.execute(each)
-    sides.require_right()
-    sides.require_right()
+# What is done to the table on PostgreSQL, and on SQLite.
+THERE = [
+    "UPDATE talk SET words = 'other' WHERE id = 150",
+    "UPDATE talk SET words = words WHERE id = 150",
+    "DELETE FROM talk WHERE id = 150",
+    "DELETE FROM talk WHERE id = 150; INSERT INTO talk VALUES (150, 'other', '{}')",
+    "DELETE FROM talk WHERE id = 300; INSERT INTO talk VALUES (1000, 'other', '{}')",
+    "CREATE TABLE before AS SELECT * FROM talk; TRUNCATE talk; INSERT INTO talk SELECT id, 'other', fields FROM before",
+    "DELETE FROM talk",
+    "ALTER TABLE talk ALTER words TYPE varchar(50) USING left(words, 50)",
+    "DELETE FROM talk WHERE id % 2 = 0; VACUUM FULL talk",
+    "DELETE FROM talk WHERE id < 100; VACUUM talk; INSERT INTO talk SELECT n, 'other', '{}' FROM generate_series(1, 99) AS n",
+    "CREATE INDEX on_both ON talk (words, id DESC); CLUSTER talk USING on_both",
+    "SELECT * FROM talk FOR UPDATE",
+    "VACUUM (FREEZE) talk",
+]
+HERE = [
+    "UPDATE talk SET words = 'other' WHERE id = 150",
+    "UPDATE talk SET words = CAST(words AS BLOB) WHERE id = 150",
+    "UPDATE talk SET fields = '{\"b\": 2}' WHERE id = 150",
+    "UPDATE talk SET rowid = 1000 WHERE id = 150",
+    "UPDATE talk SET rowid = -5 WHERE id = 150",
+    "DELETE FROM talk WHERE id = 150",
+    "DELETE FROM talk WHERE id > 150",
+    "DELETE FROM talk WHERE id < 150; INSERT INTO talk (rowid, id) VALUES (7, 7), (-3, -3), (1001, 1001)",
+    "DELETE FROM talk",
+    "DELETE FROM talk WHERE id = 150; INSERT INTO talk (rowid, id, words) VALUES (150, 150, 'other')",
+    "CREATE TABLE other AS SELECT * FROM talk ORDER BY id DESC; DELETE FROM talk; INSERT INTO talk SELECT * FROM other",
+]
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "UPDATE talk SET words = 'other' WHERE id = 150",
-        "UPDATE talk SET words = CAST(words AS BLOB) WHERE id = 150",
-        "UPDATE talk SET fields = '{\"b\": 2}' WHERE id = 150",
-        "UPDATE talk SET rowid = 1000 WHERE id = 150",
-        "UPDATE talk SET rowid = -5 WHERE id = 150",
-        "DELETE FROM talk WHERE id = 150",
-        "DELETE FROM talk WHERE id > 150",
-        "DELETE FROM talk WHERE id < 150; INSERT INTO talk (rowid, id) VALUES (7, 7), (-3, -3), (1001, 1001)",
-        "DELETE FROM talk",
-        "DELETE FROM talk WHERE id = 150; INSERT INTO talk (rowid, id, words) VALUES (150, 150, 'other')",
-        "CREATE TABLE other AS SELECT * FROM talk ORDER BY id DESC; DELETE FROM talk; INSERT INTO talk SELECT * FROM other",
-    ],
-)
-def test_a_change_on_sqlite_is_seen(sides, statement):
+@pytest.mark.parametrize(("side", "statements"), [*(("there", each) for each in THERE), *(("here", each) for each in HERE)])
+def test_a_change_is_seen(sides, side, statements):
     sides.put(*range(1, 301))
     sides.look()
-    sides.here.executescript(statement)
+    changed = sides.other if side == "there" else sides.here
+    for statement in statements.split(";"):
+        changed.execute(statement)
     sides.require_right()
     sides.require_right()
 
