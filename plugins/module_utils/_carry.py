@@ -11,10 +11,8 @@ these are is in temp.only_here and temp.only_there of the SQLite connection: see
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _compare, _move, _sqlite, _tables
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _compare, _lines, _move, _sqlite, _tables
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 try:
@@ -24,8 +22,6 @@ except ImportError:
 
 # Rows that a statement deletes at once.
 _BATCH = 10000
-
-_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 # Classes of errors that tell of no row: connection, resources, intervention, system (manual, appendix A).
 _NO_ROW = ("08", "53", "57", "58")
@@ -49,9 +45,8 @@ def require_ours(cursor, source: str) -> None:
 
 
 def require_ported(cursor, source: str) -> None:
-    """Raise Refusal unless ``source`` is, byte for byte, the file that was ported: an older one would undo what is there."""
-    record = _move.record(cursor)
-    if _sqlite.stamp(source) != record.routine.get("stamp") and _sqlite.digest(source) not in record.digests:
+    """Raise Refusal unless ``source`` is the very file that was ported: an older one would undo what is there."""
+    if _sqlite.stamp(source) != _move.record(cursor).stamp:
         raise Refusal(
             f"{source} is not, or no longer, what was ported, so nothing is carried over from it.",
             "Run synapse_port on it first, then this again.",
@@ -93,6 +88,7 @@ def carry(lite, cursor, tables: dict[str, _compare.Table]) -> dict:
     records. Memory does not grow with the number of rows. Raises Refusal where the server refuses a row.
     """
     names = _parents_first(cursor, list(tables))
+    _lines.prepare(lite)
     cursor.execute("SET CONSTRAINTS ALL DEFERRED")
     done = {name: {"written": 0, "deleted": 0} for name in names}
     for name in reversed(names):
@@ -146,22 +142,17 @@ def _delete(lite, cursor, table: _compare.Table) -> int:
     query = f"SELECT id FROM temp.only_there AS mine WHERE name = ? AND NOT {_SAME_KEY.format('here')}"
     rows = lite.execute(query, (table.name,))
     for batch in iter(lambda: rows.fetchmany(_BATCH), []):
-        cursor.execute(f"DELETE FROM {_there(table)} WHERE ctid = ANY (%s::tid[])", ([row[0] for row in batch],))
+        cursor.execute(f"DELETE FROM {_there(table)} WHERE ctid = ANY (%s::tid[])", ([_compare.ctid(row[0]) for row in batch],))
         deleted += cursor.rowcount
     return deleted
 
 
 def _write(lite, cursor, table: _compare.Table) -> int:
     """Bring SQLite's rows to a temporary table on the server, and from there to where they belong."""
-    columns = [(_sqlite.quoted(one.name), "text" if one.kind == "special" else one.type) for one in table.columns]
-    cursor.execute(f"CREATE TEMP TABLE carried ({', '.join(' '.join(column) for column in columns)}) ON COMMIT DROP")
-    with tempfile.TemporaryFile(dir=os.environ.get("SQLITE_TMPDIR")) as stream:
-        for line in _lines(lite, table):
-            stream.write(line)
-        stream.seek(0)
-        cursor.copy_expert("COPY pg_temp.carried FROM STDIN", stream)
-    names = ", ".join(name for name, _type in columns)
-    values = ", ".join(map(_given, table.columns))
+    cursor.execute(_lines.waiting(table, "carried"))
+    lines = _lines.Lines(lite, table, among=f"SELECT id FROM temp.only_here WHERE name = {_literal(table.name)}")
+    cursor.copy_expert(_lines.into(table, "pg_temp.carried"), lines, _lines.PIECE)
+    names, values = _lines.names(table), ", ".join(map(_given, table.columns))
     # One statement, since a changed row may refer to a new one and foreign keys are looked at when a statement ends; the changed
     # rows first, since a new one may have a value that they give up.
     where = f" AND NOT EXISTS (SELECT FROM {_there(table)} AS t WHERE {_same_key(table)})" if table.key else ""
@@ -195,11 +186,5 @@ def _there(table: _compare.Table) -> str:
     return f"public.{_sqlite.quoted(table.name)}"
 
 
-def _lines(lite, table: _compare.Table):
-    """Yield the lines of COPY's text format (manual, COPY) for the rows that only SQLite has."""
-    lite.text_factory = str
-    columns = ", ".join(one.lite for one in table.columns)
-    query = f"SELECT {columns} FROM {table.source} WHERE t.rowid IN (SELECT id FROM temp.only_here WHERE name = ?)"
-    for row in lite.execute(query, (table.name,)):
-        texts = [_compare.stored(value, one.kind) for value, one in zip(row, table.columns)]
-        yield ("\t".join("\\N" if text is None else text.translate(_ESCAPES) for text in texts) + "\n").encode()
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

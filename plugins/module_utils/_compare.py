@@ -18,6 +18,7 @@ them took 3.0 s then, on a machine that had other work: some 165 000 rows, or 10
 
 from __future__ import annotations
 
+import array
 import dataclasses
 import decimal
 import hashlib
@@ -25,9 +26,11 @@ import itertools
 import marshal
 import os
 import re
+import sqlite3
+import struct
 import tempfile
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _sqlite
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _rows, _sqlite
 
 try:
     import psycopg2
@@ -40,6 +43,14 @@ BUCKETS = 1024
 # How many rows, and how many characters of them, go to the server at once where it must say how it stores a value.
 _BATCH_ROWS = 2000
 _BATCH_SIZE = 1 << 20
+
+# How many rows go into a digest at once, and how many into Rows that are not a share's.
+_MARKED = 64
+_CHUNK = 20_000
+
+# What COPY writes of a hash and a ctid in its binary format: a count of fields, each with its length; before all a header.
+_COPIED = struct.Struct(">hiqiIH")
+_COPIED_HEADER = 19
 
 # How many rows of a side wait in memory for their equals on the other: some 50 MB.
 _WAITING = 200_000
@@ -99,13 +110,11 @@ class Sums:
     """What one side holds of a table: for each bucket the number of rows and the sum of their hashes.
 
     ``dropped`` counts the rows with a NUL character, which PostgreSQL cannot store and the port routine leaves out.
-    ``mark``, where it was asked for, tells these rows from others without their sums: see lite_mark().
     """
 
     counts: list[int] = dataclasses.field(default_factory=lambda: [0] * BUCKETS)
     sums: list[int] = dataclasses.field(default_factory=lambda: [0] * BUCKETS)
     dropped: int = 0
-    mark: str = ""
 
     @property
     def rows(self) -> int:
@@ -202,11 +211,11 @@ def prepare(lite) -> None:
     lite.create_function("hash_of", 1, lambda raw: None if raw is None else _hash(raw))
     lite.execute("PRAGMA temp_store = FILE")
     lite.execute("CREATE TEMP TABLE here (name TEXT, hash INTEGER, id INTEGER)")
-    lite.execute("CREATE TEMP TABLE there (name TEXT, hash INTEGER, id TEXT)")
+    lite.execute("CREATE TEMP TABLE there (name TEXT, hash INTEGER, id INTEGER)")
     lite.execute("CREATE INDEX temp.here_hash ON here (name, hash)")
     lite.execute("CREATE INDEX temp.there_hash ON there (name, hash)")
     lite.execute("CREATE TEMP TABLE only_here (name TEXT, key INTEGER, id INTEGER)")
-    lite.execute("CREATE TEMP TABLE only_there (name TEXT, key INTEGER, id TEXT)")
+    lite.execute("CREATE TEMP TABLE only_there (name TEXT, key INTEGER, id INTEGER)")
     lite.execute("CREATE INDEX temp.only_here_key ON only_here (name, key)")
     lite.execute("CREATE INDEX temp.only_there_key ON only_there (name, key)")
 
@@ -221,13 +230,36 @@ def compare(lite, cursor, table: Table, mine: Sums | None = None) -> Sums:
     buckets = mine.differing(server_sums(cursor, table))
     if buckets:
         unmatched = Unmatched(lite, table)
-        unmatched.add("here", lite_rows(lite, cursor, table, buckets))
+        for rows in lite_rows(lite, cursor, table):
+            unmatched.add("here", rows.of(buckets))
         with tempfile.TemporaryFile(dir=os.environ.get("SQLITE_TMPDIR")) as stream:
             server_rows(cursor, table, buckets, stream)
             stream.seek(0)
-            unmatched.add("there", received(stream))
+            for rows in received(stream):
+                unmatched.add("there", rows)
         unmatched.settle(cursor)
     return mine
+
+
+class Rows:
+    """Rows of one side: their ``hashes`` and, one for each, their ``ids``, which are SQLite's row ids or PostgreSQL's ctids as
+    numbers."""
+
+    def __init__(self, hashes=(), ids=()) -> None:
+        self.hashes, self.ids = array.array("q", hashes), array.array("q", ids)
+
+    def of(self, buckets: list[int]) -> Rows:
+        """Return those in ``buckets``."""
+        wanted = frozenset(buckets)
+        if len(wanted) == BUCKETS:
+            return self
+        some = [(row, number) for row, number in zip(self.hashes, self.ids) if row & (BUCKETS - 1) in wanted]
+        return Rows(*zip(*some)) if some else Rows()
+
+
+def ctid(number: int) -> str:
+    """Return the ctid that is a number in Rows as PostgreSQL writes it."""
+    return f"({number >> 16},{number & 0xFFFF})"
 
 
 class Unmatched:
@@ -239,34 +271,56 @@ class Unmatched:
 
     def __init__(self, lite, table: Table) -> None:
         self._lite, self._table, self._on_disk = lite, table, False
-        self._waiting: dict[str, dict[int, list]] = {"here": {}, "there": {}}
+        # The id of each hash; of one that several rows have, the others' ids beside it.
+        self._waiting: dict[str, dict[int, int]] = {"here": {}, "there": {}}
+        self._more: dict[str, dict[int, list[int]]] = {"here": {}, "there": {}}
 
-    def add(self, side: str, rows) -> None:
-        """Match ``rows`` of one side, (hash, id), with those of the other."""
-        mine, theirs = (self._waiting[side], self._waiting["there" if side == "here" else "here"])
-        for row, number in rows:
-            equal = theirs.get(row)
-            if equal is None:
-                mine.setdefault(row, []).append(number)
-            elif len(equal) > 1:
-                equal.pop()
-            else:
+    def add(self, side: str, rows: Rows) -> None:
+        """Match ``rows`` of one side with those of the other."""
+        other = "there" if side == "here" else "here"
+        mine, theirs, fresh = self._waiting[side], self._waiting[other], dict(zip(rows.hashes, rows.ids))
+        if len(fresh) < len(rows.hashes) or self._more[other] or not mine.keys().isdisjoint(fresh):
+            self._add_one_by_one(side, other, rows)
+        else:  # in C
+            met = fresh.keys() & theirs.keys()
+            for row in met:
                 del theirs[row]
-            if len(mine) > _WAITING:
-                self._spill()
+            mine.update((row, number) for row, number in fresh.items() if row not in met)
+        if len(mine) + len(self._more[side]) > _WAITING:
+            self._spill()
+
+    def _add_one_by_one(self, side: str, other: str, rows: Rows) -> None:
+        mine, more, theirs, theirs_more = self._waiting[side], self._more[side], self._waiting[other], self._more[other]
+        for row, number in zip(rows.hashes, rows.ids):
+            if row in theirs_more:
+                theirs_more[row].pop()
+                if not theirs_more[row]:
+                    del theirs_more[row]
+            elif row in theirs:
+                del theirs[row]
+            elif row in mine:
+                more.setdefault(row, []).append(number)
+            else:
+                mine[row] = number
+
+    def _left_waiting(self, side: str):
+        """Yield (hash, id) of what waits in memory."""
+        yield from self._waiting[side].items()
+        yield from ((row, number) for row, numbers in self._more[side].items() for number in numbers)
 
     def _spill(self) -> None:
         self._on_disk = True
-        for side, waiting in self._waiting.items():
-            rows = ((self._table.name, row, number) for row, numbers in waiting.items() for number in numbers)
+        for side in ("here", "there"):
+            rows = ((self._table.name, row, number) for row, number in self._left_waiting(side))
             self._lite.executemany(f"INSERT INTO temp.{side} VALUES (?, ?, ?)", rows)
-            waiting.clear()
+            self._waiting[side].clear()
+            self._more[side].clear()
 
     def settle(self, cursor) -> None:
         """Fill temp.only_here and temp.only_there with what is left.
 
-        A row is ``(name of the table, hash of its key or NULL, id)``: SQLite's rowid, PostgreSQL's ctid. Of rows that are equal
-        those count that one side has more of.
+        A row is ``(name of the table, hash of its key or NULL, id)``, the id as in Rows. Of rows that are equal those count that
+        one side has more of.
         """
         lite, table = self._lite, self._table
         if self._on_disk:
@@ -285,10 +339,8 @@ class Unmatched:
 
     def _left(self, mine: str, theirs: str):
         """Yield the ids of ``mine`` that have no equal among ``theirs``."""
-        for numbers in self._waiting[mine].values():
-            yield from numbers
+        yield from (number for _row, number in self._left_waiting(mine))
         if self._on_disk:
-            self._lite.text_factory = str
             query = (
                 "SELECT id FROM (SELECT hash, id, row_number() OVER (PARTITION BY hash ORDER BY id) AS number"
                 f" FROM temp.{mine} WHERE name = ?1) AS mine"
@@ -298,37 +350,42 @@ class Unmatched:
                 yield number
 
 
-def _with_keys(cursor, table: Table, ids: list[str]) -> list[tuple]:
-    """Return (name of the table, hash of the key or None, id) for PostgreSQL's rows at ``ids``."""
+def _with_keys(cursor, table: Table, ids: list[int]) -> list[tuple]:
+    """Return (name of the table, hash of the key or None, id) for PostgreSQL's rows of these ids."""
     if not table.key:
         return [(table.name, None, one) for one in ids]
     present = f"num_nulls({', '.join(map(_sqlite.quoted, table.key))}) = 0"
     cursor.execute(
         f"SELECT CASE WHEN {present} THEN {_server_hash(server_text(table.keys))} END, ctid::text"
         f" FROM public.{_sqlite.quoted(table.name)} WHERE ctid = ANY (%s::tid[])",
-        (ids,),
+        (list(map(ctid, ids)),),
     )
-    return [(table.name, *row) for row in cursor]
+    numbers = {ctid(number): number for number in ids}
+    return [(table.name, key, numbers[place]) for key, place in cursor]
 
 
-def lite_rows(lite, cursor, table: Table, buckets: list[int], share: Share | None = None):
-    """Yield ``(hash, rowid)`` of SQLite's rows in ``buckets``."""
-    wanted = frozenset(buckets)
-    return ((row, number) for row, number in _lite_rows(lite, cursor, table, share) if row & (BUCKETS - 1) in wanted)
+def lite_rows(lite, cursor, table: Table, share: Share | None = None):
+    """Yield SQLite's rows, all of them or those of ``share``, some Rows after others."""
+    found = _lite_rows(lite, cursor, table, share)
+    while some := list(itertools.islice(found, _CHUNK)):
+        yield Rows(*zip(*some))
 
 
 def server_rows(cursor, table: Table, buckets: list[int], stream, share: Share | None = None) -> None:
     """Write PostgreSQL's rows in ``buckets`` to ``stream``, for received()."""
     query = f"SELECT {_server_hash(_server_row(table))} AS hash, ctid FROM {_server_source(table, share)} OFFSET 0"
     some = ", ".join(str(bucket) for bucket in buckets)
-    cursor.copy_expert(f"COPY (SELECT * FROM ({query}) AS rows WHERE hash & {BUCKETS - 1} IN ({some})) TO STDOUT", stream)
+    where = f"WHERE hash & {BUCKETS - 1} IN ({some})" if len(buckets) < BUCKETS else ""
+    cursor.copy_expert(f"COPY (SELECT * FROM ({query}) AS rows {where}) TO STDOUT (FORMAT binary)", stream)
 
 
-def received(lines):
-    """Yield ``(hash, ctid)`` of what server_rows() wrote."""
-    for line in lines:
-        row, ctid = line.decode("ascii").rstrip("\n").split("\t")
-        yield int(row), ctid
+def received(stream):
+    """Yield what server_rows() wrote, some Rows after others (manual, COPY, "Binary Format")."""
+    stream.read(_COPIED_HEADER)
+    while some := stream.read(_COPIED.size * _CHUNK):
+        # The end is a trailer that is shorter than a row.
+        rows = list(_COPIED.iter_unpack(some[: len(some) // _COPIED.size * _COPIED.size]))
+        yield Rows((row[2] for row in rows), (row[4] << 16 | row[5] for row in rows))
 
 
 def server_sums(cursor, table: Table, share: Share | None = None) -> Sums:
@@ -342,69 +399,103 @@ def server_sums(cursor, table: Table, share: Share | None = None) -> Sums:
     return found
 
 
-def lite_sums(lite, cursor, table: Table, share: Share | None = None) -> Sums:
-    """Return the sums of SQLite's rows, all of them or those of ``share``; with their mark, where no column is special."""
-    found, mark = Sums(), hashlib.blake2b(digest_size=32)
-    counts, sums, sha256, number = found.counts, found.sums, hashlib.sha256, int.from_bytes
-    if table.special:
-        for row, _id in _lite_rows(lite, cursor, table, share, found):
-            counts[row & (BUCKETS - 1)] += 1
-            sums[row & (BUCKETS - 1)] += row
-        return found
+def lite_sums(lite, cursor, table: Table, share: Share | None = None, rows: Rows | None = None) -> Sums:
+    """Return the sums of SQLite's rows, all of them or those of ``share``; put these rows into ``rows``, too, if it is there."""
+    found = Sums()
+    counts, sums = found.counts, found.sums
     # This loop is what verifying costs here: all else is C.
-    for batch in _lite_texts(lite, table, share):
-        mark.update(marshal.dumps(batch, 2))
-        for (text,) in batch:
-            if b"\0" in text:
-                found.dropped += 1
-                continue
-            row = number(sha256(text).digest()[:8], "big", signed=True)
-            bucket = row & (BUCKETS - 1)
-            counts[bucket] += 1
-            sums[bucket] += row
-    found.mark = mark.hexdigest()
+    for row, number in _lite_rows(lite, cursor, table, share, found):
+        counts[row & (BUCKETS - 1)] += 1
+        sums[row & (BUCKETS - 1)] += row
+        if rows is not None:
+            rows.hashes.append(row)
+            rows.ids.append(number)
     return found
 
 
 def lite_mark(lite, table: Table, share: Share) -> str:
     """Return what tells SQLite's rows of ``share`` from others: a digest of all that their sums are worked out from.
 
-    It takes about half the time of the sums, and much less where the server has to be asked for these.
+    It takes a third of the time of the sums, and much less where the server has to be asked for these.
     """
-    mark = hashlib.blake2b(digest_size=32)
-    for batch in _lite_texts(lite, table, share):
-        mark.update(marshal.dumps(batch, 2))
+    try:
+        return _mark(lite, table, share, str)
+    except sqlite3.OperationalError:  # a text that is no UTF-8
+        return _mark(lite, table, share, _lenient)
+
+
+def _mark(lite, table: Table, share: Share, texts) -> str:
+    lite.text_factory = texts
+    mark, batch = hashlib.blake2b(digest_size=32), []
+    for row in _rows.each(lite, table, ", ".join(one.lite for one in table.columns), *_ends(share)):
+        batch.append(row)
+        if len(row) == 1:
+            for piece in _rows.pieces(lite, table, row[0], _typed, _large_typed, between=b";"):
+                mark.update(piece)
+        if len(batch) == _MARKED:
+            mark.update(marshal.dumps(batch, 2))
+            batch.clear()
+    mark.update(marshal.dumps(batch, 2))
     return mark.hexdigest()
 
 
-def _lite_texts(lite, table: Table, share: Share | None):
-    """Yield lists of (canonical text of a row, its special columns as they are)."""
-    lite.text_factory = _lenient if table.special else bytes
-    asked = ", ".join([lite_text(table.plain), *(one.lite for one in table.special)])
-    rows = lite.execute(f"SELECT {asked} FROM {_lite_source(table, share)} ORDER BY t.rowid")
-    while batch := rows.fetchmany(_BATCH_ROWS // 4):
-        yield batch
+def _typed(one: Column) -> str:
+    return f"typeof({one.lite}) || ':' || hex({one.lite})"
 
 
-def _lite_source(table: Table, share: Share | None) -> str:
-    return table.source + (f" WHERE t.rowid BETWEEN {share.low} AND {share.high}" if share else "")
+def _large_typed(_one: Column, kind: str, size: int, values):
+    return itertools.chain([f"{kind} {size}:".encode()], values)
+
+
+def _ends(share: Share | None) -> tuple[int, ...]:
+    return (share.low, share.high) if share else ()
 
 
 def _lite_rows(lite, cursor, table: Table, share: Share | None = None, found: Sums | None = None):
-    """Yield ``(hash, rowid)`` of ``table``'s rows on SQLite; count the dropped ones in ``found``."""
-    asked = ", ".join([lite_text(table.plain), "t.rowid", *(one.lite for one in table.special)])
+    """Yield ``(hash, rowid)`` of ``table``'s rows on SQLite; count the dropped ones, with a NUL character, in ``found``."""
+    wanted = ", ".join([lite_text(table.plain), *(one.lite for one in table.special)])
     lite.text_factory = _lenient if table.special else bytes
-    rows = lite.execute(f"SELECT {asked} FROM {_lite_source(table, share)}")
     if table.special:
-        for batch in _batches(_without_nul(rows, found)):
+        for batch in _batches(_without_nul(_rows.each(lite, table, wanted, *_ends(share), whole=True), found)):
             yield from _by_server(cursor, table, batch)
         return
-    for text, number in rows:
-        if b"\0" not in text:
-            yield _hash(text), number
+    sha256, number = hashlib.sha256, int.from_bytes
+    for row in _rows.each(lite, table, wanted, *_ends(share)):
+        hashed = None
+        if len(row) == 1:
+            hashed = _hash_of_large(lite, table, row[0])
+        elif b"\0" not in row[1]:
+            hashed = sha256(row[1])
+        if hashed:
+            yield number(hashed.digest()[:8], "big", signed=True), row[0]
+        elif found:
+            found.dropped += 1
+
+
+def _hash_of_large(lite, table: Table, number: int):
+    """Return the SHA-256 of a large row's canonical text, None where it has a NUL character."""
+    hashed = hashlib.sha256()
+    for piece in _rows.pieces(lite, table, number, _lite_piece, _large_piece):
+        if b"\0" in piece:
+            return None
+        hashed.update(piece)
+    return hashed
+
+
+def _large_piece(one: Column, kind: str, size: int, values):
+    """Return the pieces of a large value's part of the canonical text; see _rows.pieces()."""
+    hexed = (value.hex().encode() for value in values)
+    if one.kind == "bytea" and kind == "blob":
+        return itertools.chain([b"\\x"], hexed, [b";"])
+    if one.kind == "text" and one.type == "text":
+        return (
+            itertools.chain([b"%d:" % size], values) if kind == "text" else itertools.chain([b"%d:\\x" % (2 + 2 * size)], hexed)
+        )
+    return None
 
 
 def _without_nul(rows, found: Sums | None):
+    """Yield of ``rows`` (row id, canonical text of the plain columns, *special ones) those that have no NUL character."""
     for row in rows:
         if any(isinstance(value, str) and "\0" in value for value in row):
             if found:
@@ -441,7 +532,7 @@ def _by_server(cursor, table: Table, batch: list[tuple]) -> list[tuple]:
     A row that it does not take counts as one that it does not have: its hash is that of no row there.
     """
     count = len(table.special)
-    arrays = [[row[0] for row in batch]]
+    arrays = [[row[1] for row in batch]]
     arrays += [[stored(row[2 + place], "special") for row in batch] for place in range(count)]
     names = ", ".join(["plain", *(f"given{place}" for place in range(count))])
     taken = ", ".join(
@@ -456,7 +547,7 @@ def _by_server(cursor, table: Table, batch: list[tuple]) -> list[tuple]:
         cursor.execute(f"SAVEPOINT batch; {query}", arrays)  # at once, for a server that is far away
         hashes = [row[0] for row in cursor]
         cursor.execute("RELEASE SAVEPOINT batch")
-        return [(row, old[1]) for row, old in zip(hashes, batch)]
+        return [(row, old[0]) for row, old in zip(hashes, batch)]
     except UnicodeEncodeError:  # a text that is none: nothing was sent
         pass
     except psycopg2.Error as error:
@@ -466,7 +557,7 @@ def _by_server(cursor, table: Table, batch: list[tuple]) -> list[tuple]:
         cursor.execute("ROLLBACK TO SAVEPOINT batch; RELEASE SAVEPOINT batch")
     half = len(batch) // 2
     if not half:
-        return [(_hash(f"not taken: {batch[0][0]}"), batch[0][1])]
+        return [(_hash(f"not taken: {batch[0][1]}"), batch[0][0])]
     return _by_server(cursor, table, batch[:half]) + _by_server(cursor, table, batch[half:])
 
 

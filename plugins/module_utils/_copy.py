@@ -27,6 +27,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _connection,
     _crew,
     _indexes,
+    _lines,
     _move,
     _progress,
     _routine,
@@ -47,19 +48,14 @@ except ImportError:
 # The routines whose rules these are, by _synapse.ask()'s ``carrying``: Synapse 1.143 to 1.163.
 KNOWN = {"f2599f1dd2ebe837c5ec9cfa909f44e845771132f44ee36e6acdf5eab12a61ff"}
 
-# Rows of a part where nothing else is said, and bytes that COPY is handed at once.
+# Rows of a part where nothing else is said.
 ROWS = 50_000
-_PIECE = 1 << 20
 
 # Rows from which on a table is filled without its indexes and constraints.
 _LARGE = 1000
 
 # The largest number that both databases know.
 _FARTHEST = 2**63 - 1
-
-# How a value stands between two quotes: no text of Synapse's is likely to have the character, and none has to.
-_QUOTE = "\x01"
-_COPY = "COPY {} ({}) FROM STDIN (FORMAT csv, DELIMITER ',', QUOTE E'\\x01')"
 
 
 def knows(routine: dict) -> bool:
@@ -121,7 +117,7 @@ def copy(cursor, libpq: dict, source: str, routine: dict, laid: str, goes_on: bo
         if not routine["again"] and not goes_on:
             _empty(cursor, rewritten, carried)
         _begin(cursor, carried)
-        _move.laid(cursor, laid)
+        _move.laid(cursor, source, laid)
         plan = _Plan(lite, cursor, both, carried, rewritten if routine["again"] else set(), rows)
         triggered = _tables.triggered(cursor)
         if not routine["again"] and not goes_on:
@@ -244,53 +240,23 @@ class _Part:
 
 
 class _Way:
-    """How a table goes over: ``query`` on SQLite, the statements ``first``, ``copy`` and ``last`` on PostgreSQL.
+    """How ``table`` goes over: the statements ``first``, ``copy``, which takes its lines, and ``last`` on PostgreSQL.
 
     ``compared``: the table is compared afterwards, so rows that PostgreSQL refuses for what other rows hold may be left to that.
     """
 
     def __init__(self, table: _compare.Table, compared: bool) -> None:
-        self.compared = compared
-        there, names = f"public.{_sqlite.quoted(table.name)}", ", ".join(_sqlite.quoted(one.name) for one in table.columns)
-        line = " || ',' || ".join(map(_csv, table.columns))
-        self.query = f"SELECT {line} || char(10) FROM {table.source} WHERE t.rowid >= ? AND t.rowid <= ? ORDER BY t.rowid"
-        self.first, self.last = "", ""
+        self.table, self.compared = table, compared
+        there, self.first, self.last = f"public.{_sqlite.quoted(table.name)}", "", ""
         if not compared and all(one.takes in ("{}", f"CAST({{}} AS {one.type})") for one in table.columns):
-            self.copy = _COPY.format(there, names)
+            self.copy = _lines.into(table, there)
             return
         # What only a function of the server makes of a value waits in a table of its own, and so does what may be there already.
-        waiting = ", ".join(
-            f"{_sqlite.quoted(one.name)} {'text' if one.kind == 'special' else one.type}" for one in table.columns
-        )
-        self.first = f"CREATE TEMP TABLE copied ({waiting}) ON COMMIT DROP"
-        self.copy = _COPY.format("pg_temp.copied", names)
-        given = ", ".join(one.takes.format(_sqlite.quoted(one.name)) for one in table.columns)
+        self.first = _lines.waiting(table, "copied")
+        self.copy = _lines.into(table, "pg_temp.copied")
+        names, given = _lines.names(table), ", ".join(one.takes.format(_sqlite.quoted(one.name)) for one in table.columns)
         refused = " ON CONFLICT DO NOTHING" if compared else ""
         self.last = f"INSERT INTO {there} ({names}) OVERRIDING SYSTEM VALUE SELECT {given} FROM pg_temp.copied{refused}"
-
-
-def _csv(one: _compare.Column) -> str:
-    """Return SQLite's expression for a value of the column in a line of CSV, as the routine would have it stored.
-
-    NULL is nothing, an empty text two quotes.
-    """
-    name = one.lite
-    text = f"char(1) || replace({name}, char(1), char(1, 1)) || char(1)"
-    odd = f"as_given(CASE typeof({name}) WHEN 'text' THEN CAST({name} AS BLOB) ELSE {name} END, typeof({name}), '{one.kind}')"
-    if one.kind in ("bool", "bool or null"):
-        true = f"CASE WHEN typeof({name}) IN ('integer', 'real') THEN {name} <> 0 ELSE length(CAST({name} AS BLOB)) > 0 END"
-        null = f"WHEN {name} IS NULL THEN ''" if one.kind == "bool or null" else ""
-        return f"CASE {null} WHEN {true} THEN 't' ELSE 'f' END"
-    plain = {"int": ("integer", name), "bytea": ("blob", f"'\\x' || hex({name})")}
-    kind, value = plain.get(one.kind, ("text", text))
-    return f"CASE typeof({name}) WHEN '{kind}' THEN {value} WHEN 'null' THEN '' ELSE {odd} END"
-
-
-def _as_given(value: object, kind_here: str, kind: str) -> bytes:
-    """Return a value's part of a line of CSV where SQLite's own functions do not do: the function as_given() there."""
-    text = value if kind_here == "text" else _compare.stored(value, kind).encode("utf-8", "surrogateescape")
-    quote = _QUOTE.encode()
-    return quote + text.replace(quote, quote * 2) + quote
 
 
 class _Plan:
@@ -398,8 +364,7 @@ class _Plan:
 def _carrier(source: str, libpq: dict, ways: dict[str, _Way]):
     """Yield the function that carries a _Part over, by connections of its own, and returns (rows, dropped)."""
     with _sqlite.reading(source) as lite, _connection.connected(libpq, what="routine") as connection:
-        lite.text_factory = bytes
-        lite.create_function("as_given", 3, _as_given)
+        _lines.prepare(lite)
         # A transaction has to see what others have committed meanwhile, and may wait for them as long as it takes.
         connection.set_session(isolation_level="READ COMMITTED")
         with connection.cursor() as cursor:
@@ -436,11 +401,11 @@ def _carry_over(lite, cursor, part: _Part, way: _Way) -> tuple[int, int]:
     return lines.rows, lines.dropped
 
 
-def _sent(lite, cursor, part: _Part, way: _Way) -> _Lines:
+def _sent(lite, cursor, part: _Part, way: _Way) -> _lines.Lines:
     if way.first:
         cursor.execute(way.first)
-    lines = _Lines(lite.execute(way.query, (part.low, part.high)))
-    cursor.copy_expert(way.copy, lines, _PIECE)
+    lines = _lines.Lines(lite, way.table, low=part.low, high=part.high)
+    cursor.copy_expert(way.copy, lines, _lines.PIECE)
     if way.last:
         cursor.execute(way.last)
     return lines
@@ -468,31 +433,3 @@ def _comes_to(cursor, part: _Part, statement: str, gives_way: bool = False) -> b
             raise BrokenPipeError
         tries += 1
         time.sleep(0.005)
-
-
-class _Lines:
-    """The lines of ``found``, SQLite's rows, as a file that COPY reads; without those that have a NUL character."""
-
-    def __init__(self, found) -> None:
-        self.rows = self.dropped = 0
-        self._found, self._piece, self._at = found, b"", 0
-
-    def read(self, size: int) -> bytes:
-        if self._at >= len(self._piece):
-            self._piece, self._at = self._next(size), 0
-        piece = self._piece[self._at : self._at + size]
-        self._at += len(piece)
-        return piece
-
-    def _next(self, size: int) -> bytes:
-        lines, length = [], 0
-        for (line,) in self._found:
-            if b"\0" in line:
-                self.dropped += 1
-                continue
-            lines.append(line)
-            length += len(line)
-            if length >= size:
-                break
-        self.rows += len(lines)
-        return b"".join(lines)

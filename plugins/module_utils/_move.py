@@ -46,7 +46,7 @@ CREATE TABLE IF NOT EXISTS synapse_postgres.move (
     only_one boolean PRIMARY KEY DEFAULT true CHECK (only_one),
     status text NOT NULL CHECK (status IN ('running', 'ported')),
     source text NOT NULL,
-    digests text[] NOT NULL,
+    stamp text NOT NULL,
     server_name text NOT NULL,
     routine jsonb NOT NULL,
     last_transaction bigint,
@@ -102,24 +102,24 @@ END $$
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """Our record of the move into a database: what was read, whose it is, and the transaction after the move's last.
+    """Our record of the move into a database: which file was read (its ``stamp``), whose it is, and the transaction after the
+    move's last.
 
     ``routine`` is what the Synapse that ported decides, as _synapse.ask() returns it, with the ``engine`` that ported last,
-    whether a port had ended well before (``again``), the state for which all was ``laid`` for the engine copy, and the ``stamp``
-    of the file when all of it had been ported. ``here`` is False in a copy of the database that was restored elsewhere, whose
-    transactions have other numbers.
+    whether a port had ended well before (``again``), and the state for which all was ``laid`` for the engine copy. ``here`` is
+    False in a copy of the database that was restored elsewhere, whose transactions have other numbers.
     """
 
     status: str
-    digests: tuple[str, ...]
+    stamp: str
     server_name: str
     routine: dict
     last_transaction: int | None
     here: bool
 
-    def broke_off_at(self, digest: str) -> bool:
-        """Tell whether a port of the very content ``digest`` did not come to its end."""
-        return self.status == "running" and digest in self.digests
+    def broke_off_at(self, stamp: str) -> bool:
+        """Tell whether a port of the very file of this ``stamp`` did not come to its end."""
+        return self.status == "running" and self.stamp == stamp
 
 
 @contextlib.contextmanager
@@ -146,12 +146,12 @@ def record(cursor) -> Record | None:
         return None
     # The row was last written in the very transaction that it names: end(). A restored copy's was not.
     cursor.execute(
-        "SELECT status, digests, server_name, routine, last_transaction,"
+        "SELECT status, stamp, server_name, routine, last_transaction,"
         " xmin::text::bigint = last_transaction & 4294967295 AND pg_current_xact_id()::text::bigint > last_transaction"
         " FROM synapse_postgres.move"
     )
     row = cursor.fetchone()
-    return Record(row[0], tuple(row[1]), row[2], row[3], row[4], bool(row[5])) if row else None
+    return Record(*row[:5], bool(row[5])) if row else None
 
 
 def is_again(cursor, before: Record | None) -> bool:
@@ -166,39 +166,42 @@ def is_laid(cursor, before: Record | None, state: str) -> bool:
     return known.get("laid") == state and _exists(cursor, "port_from_sqlite3")
 
 
-def begin(cursor, source: str, digest: str, server_name: str, routine: dict, here: bool) -> None:
-    """Record that the routine is about to run on ``source``, ``server_name``'s database, with the content ``digest``.
+def begin(cursor, source: str, server_name: str, routine: dict, before: Record | None) -> None:
+    """Record that the file ``source``, ``server_name``'s database, is about to be ported; ``before`` is the record until now.
 
-    ``routine`` is what the Synapse that ports decides, and ``here`` as in the Record before: see there.
+    ``routine`` is what the Synapse that ports decides: see Record.
     """
     cursor.execute(_RECORD)
-    if not here:
+    if before is None or not before.here:
         cursor.execute("TRUNCATE synapse_postgres.sums")
     if not _exists(cursor, "port_from_sqlite3"):
         cursor.execute("TRUNCATE synapse_postgres.aside")
     cursor.execute(
-        "INSERT INTO synapse_postgres.move (status, source, digests, server_name, routine, started_at)"
+        "INSERT INTO synapse_postgres.move (status, source, stamp, server_name, routine, started_at)"
         " VALUES ('running', %s, %s, %s, %s, now())"
-        " ON CONFLICT (only_one) DO UPDATE SET status = 'running', source = excluded.source, digests = excluded.digests,"
+        " ON CONFLICT (only_one) DO UPDATE SET status = 'running', source = excluded.source, stamp = excluded.stamp,"
         " routine = excluded.routine, last_transaction = NULL, started_at = excluded.started_at, ported_at = NULL",
-        (source, [digest], server_name, json.dumps(routine)),
+        (source, _sqlite.stamp(source), server_name, json.dumps(routine)),
     )
 
 
-def laid(cursor, state: str) -> None:
-    """Record that all is laid for the engine copy, by Synapse's code, and the borders: while both sides have this ``state``."""
-    cursor.execute("UPDATE synapse_postgres.move SET routine = routine || %s", (json.dumps({"laid": state}),))
+def laid(cursor, source: str, state: str) -> None:
+    """Record that all is laid for the engine copy, by Synapse's code, and the borders: while both sides have this ``state``.
 
-
-def end(cursor, digests: list[str], stamp: str) -> None:
-    """Record that the routine has ended well; ``digests`` are the source's before and after (the routine may migrate it).
-
-    ``stamp`` is its stamp after.
+    Synapse's code may have written to ``source``.
     """
     cursor.execute(
-        "UPDATE synapse_postgres.move SET status = 'ported', digests = %s, routine = routine || %s, ported_at = now(),"
+        "UPDATE synapse_postgres.move SET stamp = %s, routine = routine || %s",
+        (_sqlite.stamp(source), json.dumps({"laid": state})),
+    )
+
+
+def end(cursor, stamp: str) -> None:
+    """Record that a port has ended well, of a file that has this ``stamp`` now."""
+    cursor.execute(
+        "UPDATE synapse_postgres.move SET status = 'ported', stamp = %s, ported_at = now(),"
         " last_transaction = pg_current_xact_id()::text::bigint",
-        (sorted(set(digests)), json.dumps({"stamp": stamp})),
+        (stamp,),
     )
 
 
@@ -260,8 +263,8 @@ def end_routine(cursor) -> None:
         )
 
 
-def is_finished(cursor, digest: str, server_name: str) -> bool:
-    """Tell whether the content ``digest`` of ``server_name``'s database was ported to the end and is there.
+def is_finished(cursor, stamp: str, server_name: str) -> bool:
+    """Tell whether the very file of this ``stamp``, ``server_name``'s database, was ported to the end and is there.
 
     Raises Refusal for a target that is another homeserver's, another application's, or where Synapse would use another
     schema than public: what it holds there is not looked at. The cursor is the target's.
@@ -282,7 +285,7 @@ def is_finished(cursor, digest: str, server_name: str) -> bool:
         )
     if not tables:
         return False
-    if found and found.status == "ported" and digest in found.digests and _counts(cursor, ("users",)).get("users"):
+    if found and found.status == "ported" and found.stamp == stamp and _counts(cursor, ("users",)).get("users"):
         return True
     if "schema_version" not in tables:
         raise Refusal(

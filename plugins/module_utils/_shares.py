@@ -24,6 +24,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compar
 
 try:
     import psycopg2
+    from psycopg2 import extras
 except ImportError:
     pass
 
@@ -37,13 +38,23 @@ _READS_BLOCKS = 140000
 # To work out the sums of fewer rows costs no more than to keep them.
 _WORTH_KEEPING = 2000
 
-# Of the canonical text and the sums: what another release of this collection has kept is worth nothing if it changes.
-_FORM = "1"
+# Of the canonical text, the marks and the sums: what another release of this collection has kept is worth nothing if it changes.
+_FORM = "2"
 
 # The file of each table, and how many blocks it has.
 _FILES = """
 SELECT relname, pg_relation_filenode(oid), pg_relation_size(oid) / current_setting('block_size')::int
 FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
+"""
+
+_KEEP = """
+INSERT INTO synapse_postgres.sums (table_name, side, low, high, mark, since, stamp, dropped, sums) VALUES %s
+ON CONFLICT (table_name, side, low) DO UPDATE SET high = excluded.high, mark = excluded.mark, since = excluded.since,
+    stamp = excluded.stamp, dropped = excluded.dropped, sums = excluded.sums
+"""
+_STAMP = """
+UPDATE synapse_postgres.sums AS kept SET stamp = new.stamp FROM (VALUES %s) AS new (table_name, side, low, stamp)
+WHERE (kept.table_name, kept.side, kept.low) = (new.table_name, new.side, new.low)
 """
 
 
@@ -79,6 +90,7 @@ class Kept:
         )
         self._ended, latest, readable, writable = cursor.fetchone()
         self._keeping = here and keeping and readable and writable
+        self._new: list[tuple[Share, _Entry, Sums | None]] = []
         if here and readable:
             # Two thousand million numbers later nobody can tell which of two transactions is the later one.
             cursor.execute(
@@ -87,6 +99,7 @@ class Kept:
                 (latest - (1 << 31),),
             )
             self._entries = {(name, side, low): _Entry(*rest) for name, side, low, *rest in cursor}
+        self._known = {name for name, side, _low in self._entries if side == "here"}
         cursor.execute(_FILES)
         self._files = {name: rest for name, *rest in cursor}
 
@@ -105,57 +118,68 @@ class Kept:
             at = max(at, high + 1)
         return found + _runs(lite, table.name, at, last)
 
-    def _mark_there(self, table: _compare.Table, rows: int, later: bool = False) -> str:
-        """Return the mark of a share of ``rows`` rows on PostgreSQL, in the table's present file; none if one is too late."""
-        return "" if later else _marked(table, f"{self._files[table.name][0]} {rows}")
-
     def _known_here(self, name: str) -> list[tuple[int, int]]:
         return sorted((low, one.high) for (table, side, low), one in self._entries.items() if (table, side) == (name, "here"))
 
-    def sums(self, lite, cursor, table: _compare.Table, share: Share) -> tuple[Sums, str]:
-        """Return the sums of ``share``, and what is new about it, for keep(): ``sums``, the ``stamp``, or nothing.
+    def knows(self, name: str) -> bool:
+        """Tell whether anything is known of SQLite's table ``name``."""
+        return name in self._known
 
-        ``lite`` and ``cursor`` are as in _compare.compare().
+    def sums(
+        self, lite, cursor, table: _compare.Table, share: Share, rows: _compare.Rows | None = None
+    ) -> tuple[Sums, _Entry | None]:
+        """Return the sums of ``share``, and what is new to know about it, for keep().
+
+        ``lite``, ``cursor`` and ``rows`` are as in _compare.lite_sums(); rows of sums that are known are not read.
         """
         entry = self._entries.get((share.table, share.side, share.low))
         entry = entry if entry and entry.high == share.high else None
         if share.side == "there":
-            if entry and self._mark_there(table, *_count(cursor, share, entry.since)) == entry.mark:
-                return _read(cursor, share), ""
-            return _compare.server_sums(cursor, table, share), "sums"
+            return self._sums_there(cursor, table, share, entry)
         if entry and entry.stamp == self._stamp and entry.mark.startswith(_marked(table, "")):
-            return _read(cursor, share), ""
-        mark = _compare.lite_mark(lite, table, share) if entry or table.special else ""
-        if entry and _marked(table, mark) == entry.mark:
-            return _read(cursor, share), "stamp"
-        found = _compare.lite_sums(lite, cursor, table, share)
-        return dataclasses.replace(found, mark=mark or found.mark), "sums"
+            return _read(cursor, share), None
+        mark = ""
+        if entry or (self._keeping and share.high - share.low >= _WORTH_KEEPING):
+            mark = _marked(table, _compare.lite_mark(lite, table, share))
+        if entry and entry.mark == mark:
+            return _read(cursor, share), dataclasses.replace(entry, stamp=self._stamp)
+        return _compare.lite_sums(lite, cursor, table, share, rows), _Entry(share.high, mark, None, self._stamp)
 
-    def keep(self, cursor, table: _compare.Table, share: Share, found: Sums, new: str) -> None:
-        """Keep what sums() has found to be ``new``; the cursor is on another connection, which commits by itself."""
-        if not new or not self._keeping or found.rows < _WORTH_KEEPING:
+    def _sums_there(self, cursor, table: _compare.Table, share: Share, entry: _Entry | None) -> tuple[Sums, _Entry | None]:
+        if entry:
+            rows, late, known = _read_there(cursor, share, entry.since)
+            if not late and self._mark_there(table, rows) == entry.mark:
+                return known, None
+        found = _compare.server_sums(cursor, table, share)
+        return found, _Entry(share.high, self._mark_there(table, found.rows), self._ended, None)
+
+    def _mark_there(self, table: _compare.Table, rows: int) -> str:
+        """Return the mark of a share of ``rows`` rows on PostgreSQL, in the table's present file."""
+        return _marked(table, f"{self._files[table.name][0]} {rows}")
+
+    def keep(self, share: Share, found: Sums, new: _Entry | None) -> None:
+        """Keep what sums() has told, when settle() is called next."""
+        if new and self._keeping and found.rows > _WORTH_KEEPING:
+            known = self._entries.get((share.table, share.side, share.low))
+            # Sums of the same mark are the same; those of PostgreSQL's rows are never found again by it.
+            content = None if share.side == "here" and known and known.mark == new.mark else found
+            self._new.append((share, new, content))
+
+    def settle(self, cursor, at_least: int = 1) -> None:
+        """Write what is to be kept, if it is ``at_least`` so much, at once; the cursor's connection commits by itself."""
+        if len(self._new) < at_least:
             return
-        place = (share.table, share.side, share.low)
-        if new == "stamp":
-            query = "UPDATE synapse_postgres.sums SET stamp = %s WHERE (table_name, side, low) = (%s, %s, %s)"
-            cursor.execute(query, (self._stamp, *place))
-            return
-        if share.side == "here":
-            entry = _Entry(share.high, _marked(table, found.mark), None, self._stamp)
-        else:
-            entry = _Entry(share.high, self._mark_there(table, found.rows), self._ended, None)
-        cursor.execute(
-            "INSERT INTO synapse_postgres.sums (table_name, side, low, high, mark, since, stamp, dropped, sums)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (table_name, side, low) DO UPDATE SET high = excluded.high,"
-            " mark = excluded.mark, since = excluded.since, stamp = excluded.stamp, dropped = excluded.dropped,"
-            " sums = excluded.sums",
-            (
-                *place,
-                *dataclasses.astuple(entry),
-                found.dropped,
-                psycopg2.Binary(b"".join(_packed(found.counts, 8) + _packed(found.sums, 16))),
-            ),
-        )
+        rows = [
+            (share.table, share.side, share.low, *dataclasses.astuple(entry), found.dropped, psycopg2.Binary(_packed(found)))
+            for share, entry, found in self._new
+            if found
+        ]
+        places = [(share.table, share.side, share.low, entry.stamp) for share, entry, found in self._new if not found]
+        self._new.clear()
+        if rows:
+            extras.execute_values(cursor, _KEEP, rows)
+        if places:
+            extras.execute_values(cursor, _STAMP, places)
 
 
 def _runs(lite, name: str, low: int, high: int) -> list[Share]:
@@ -175,26 +199,34 @@ def _marked(table: _compare.Table, mark: str) -> str:
     return f"{hashlib.blake2b(repr((_FORM, table.columns)).encode(), digest_size=8).hexdigest()} {mark}"
 
 
-def _count(cursor, share: Share, since: int) -> tuple[int, bool]:
-    """Return how many rows PostgreSQL has in ``share``, and whether one is of the transaction ``since`` or a later one."""
-    cursor.execute(
-        "SELECT count(*), coalesce(bool_or(age(xmin) <= age(%s::text::xid)), false)"
-        f" FROM public.{_sqlite.quoted(share.table)} WHERE ctid >= %s::tid AND ctid < %s::tid",
-        (since % (1 << 32), f"({share.low},0)", f"({share.high},0)"),
+def _packed(sums: Sums) -> bytes:
+    return b"".join(
+        number.to_bytes(size, "big", signed=True) for numbers, size in ((sums.counts, 8), (sums.sums, 16)) for number in numbers
     )
-    return cursor.fetchone()
 
 
-def _packed(numbers: list[int], size: int) -> list[bytes]:
-    return [number.to_bytes(size, "big", signed=True) for number in numbers]
-
-
-def _read(cursor, share: Share) -> Sums:
-    query = "SELECT dropped, sums FROM synapse_postgres.sums WHERE (table_name, side, low) = (%s, %s, %s)"
-    cursor.execute(query, (share.table, share.side, share.low))
-    dropped, raw = cursor.fetchone()
+def _unpacked(dropped: int, raw: bytes) -> Sums:
     numbers = [
         [int.from_bytes(raw[at : at + size], "big", signed=True) for at in range(start, start + size * _compare.BUCKETS, size)]
         for start, size in ((0, 8), (8 * _compare.BUCKETS, 16))
     ]
     return Sums(*numbers, dropped)
+
+
+def _read(cursor, share: Share) -> Sums:
+    query = "SELECT dropped, sums FROM synapse_postgres.sums WHERE (table_name, side, low) = (%s, %s, %s)"
+    cursor.execute(query, (share.table, share.side, share.low))
+    return _unpacked(*cursor.fetchone())
+
+
+def _read_there(cursor, share: Share, since: int) -> tuple[int, bool, Sums]:
+    """Return how many rows PostgreSQL has in ``share``, whether one is of the transaction ``since`` or a later one, and what is
+    known of it."""
+    cursor.execute(
+        "SELECT rows, late, dropped, sums FROM (SELECT count(*), coalesce(bool_or(age(xmin) <= age(%s::text::xid)), false)"
+        f" FROM public.{_sqlite.quoted(share.table)} WHERE ctid >= %s::tid AND ctid < %s::tid) AS found (rows, late),"
+        " synapse_postgres.sums WHERE (table_name, side, low) = (%s, 'there', %s)",
+        (since % (1 << 32), f"({share.low},0)", f"({share.high},0)", share.table, share.low),
+    )
+    rows, late, *known = cursor.fetchone()
+    return rows, late, _unpacked(*known)

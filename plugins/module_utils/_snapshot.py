@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import glob
+import itertools
 import os
 import stat
 import struct
@@ -51,20 +52,29 @@ _READ_VERSION = 18
 _CHANGES = slice(24, 28)
 
 
-def make(source: str, target: str) -> dict:
+def make(source: str, target: str) -> dict | None:
     """Make the file ``target``, mode 0600, a checked copy of the database ``source``, in use or not.
 
-    Every row keeps its row id, which VACUUM INTO does not promise. The older copy stays until the new one, ``<target>.partial``,
-    is whole; what that holds already, from a copy that was killed, is not written again. How far it is tells
-    ``<target>.progress.json``. Returns ``{total, written}``, both in pages. Raises Refusal, and removes the new one then.
+    Every row keeps its row id, which VACUUM INTO does not promise. An older copy is made the new one by what differs: until that
+    is whole it is called ``<target>.partial``, and one that was killed is gone on with. How far it is tells
+    ``<target>.progress.json``. Returns ``{total, written}``, both in pages; None where nothing differs. Raises Refusal, and
+    leaves an older copy alone where the source is damaged.
     """
     fresh = _partial(target)
-    with _progress.Progress(f"{target}.progress.json", "snapshot", unit="pages") as progress:
+    with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(_progress.Progress(f"{target}.progress.json", "snapshot", unit="pages"))
+        found = stack.enter_context(contextlib.closing(pieces(source)))
+        if not os.path.exists(fresh) and _is_ours(target):
+            found = _from_difference(found, target, progress)
+            if found is None:
+                return None
+            _require_whole(source, _faults(source))
+            os.rename(target, fresh)
         try:
-            with _opened(fresh) as stream, contextlib.closing(pieces(source)) as found:
+            with _opened(fresh) as stream:
                 pages = _write(found, stream, progress)
                 progress.tell("checking the copy", pages["total"], pages["total"], now=True)
-            _require_whole(fresh)
+            _require_whole(target, _faults(fresh))
         except OSError as error:
             _sqlite.remove(fresh)
             raise Refusal(
@@ -74,9 +84,15 @@ def make(source: str, target: str) -> dict:
         except Refusal:
             _sqlite.remove(fresh)
             raise
+    _sqlite.remove_side_files(fresh)
     _sqlite.remove_side_files(target)  # the log of a routine that was killed must not be applied to the new copy
     os.replace(fresh, target)
     return pages
+
+
+def held(target: str) -> int:
+    """Return the bytes on the disk of what make() goes on with: a copy ``target`` that was killed, or an older one."""
+    return begun(glob.escape(target)) or (os.stat(target).st_blocks * 512 if _is_ours(target) else 0)
 
 
 def begun(target: str) -> int:
@@ -95,13 +111,35 @@ def is_copy(source: str, target: str) -> bool:
     """
     if not os.path.exists(target) or _sqlite.log_size(target):
         return False
-    with contextlib.closing(pieces(source)) as found, open(target, "rb") as stream:
+    with contextlib.closing(pieces(source)) as found:
+        return _from_difference(found, target) is None
+
+
+def _is_ours(target: str) -> bool:
+    """Tell whether the file ``target`` is nobody's but this user's, and nobody has it open: then it may be written to."""
+    try:
+        status = os.lstat(target)
+    except FileNotFoundError:
+        return False
+    alone = stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_uid == os.geteuid()
+    return alone and not _sqlite.log_size(target) and not _sqlite.holders(target)
+
+
+def _from_difference(found, target: str, progress: _progress.Progress | None = None):
+    """Return the Pieces ``found`` from the first on in which the file ``target`` differs; None where it does not.
+
+    The first piece of all comes with them: of its header, counters alone are no difference.
+    """
+    first = None
+    with open(target, "rb", buffering=0) as stream:
         for piece in found:
-            stream.seek(piece.offset)
-            there = stream.read(len(piece.content))
+            first = piece if piece.offset == 0 else first
+            there = os.pread(stream.fileno(), len(piece.content), piece.offset)
             if there != piece.content and (piece.offset or _sqlite.uncounted(there) != _sqlite.uncounted(piece.content)):
-                return False
-        return os.path.getsize(target) == piece.size
+                return itertools.chain([first, piece], found)
+            if progress:
+                progress.tell("copying", (piece.offset + len(there)) // piece.page, piece.size // piece.page)
+        return None if os.fstat(stream.fileno()).st_size == piece.size else iter([first])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -289,13 +327,16 @@ def _opened(target: str):
 
 
 def _write(found, stream, progress: _progress.Progress) -> dict:
-    """Write of the Pieces ``found`` those that ``stream`` has not; return ``{total, written}`` in pages."""
+    """Write of the Pieces ``found`` the pages that ``stream`` has not; return ``{total, written}`` in pages."""
     written = 0
     for piece in found:
         progress.tell("copying", piece.offset // piece.page, piece.size // piece.page)
-        if os.pread(stream.fileno(), len(piece.content), piece.offset) != piece.content:
-            written += len(piece.content) // piece.page
-            rest, at = memoryview(piece.content), piece.offset
+        there = os.pread(stream.fileno(), len(piece.content), piece.offset)
+        if there == piece.content:
+            continue
+        for start, end in _differing(piece, there):
+            written += (end - start) // piece.page
+            rest, at = memoryview(piece.content)[start:end], piece.offset + start
             while rest:
                 done = os.pwrite(stream.fileno(), rest, at)
                 rest, at = rest[done:], at + done
@@ -303,12 +344,25 @@ def _write(found, stream, progress: _progress.Progress) -> dict:
     return {"total": piece.size // piece.page, "written": written}
 
 
-def _require_whole(path: str) -> None:
+def _differing(piece: Piece, there: bytes):
+    """Yield (start, end), in bytes from the piece's beginning, of the runs of pages that are not as ``there``."""
+    starts = range(0, len(piece.content), piece.page)
+    pages = (start for start in starts if piece.content[start : start + piece.page] != there[start : start + piece.page])
+    for _run, run in itertools.groupby(enumerate(pages), lambda numbered: numbered[1] - numbered[0] * piece.page):
+        run = [start for _number, start in run]
+        yield run[0], run[-1] + piece.page
+
+
+def _faults(path: str) -> str:
+    """Return the first thing that SQLite finds wrong with the database at ``path``, or nothing."""
     with _sqlite.reading(path) as connection:
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    _sqlite.remove_side_files(path)
-    if found != "ok":
+    return "" if found == "ok" else found
+
+
+def _require_whole(path: str, faults: str) -> None:
+    if faults:
         raise Refusal(
-            f"The copy {path} is damaged, and so is its source: {found}.",
+            f"{path} is damaged: {faults}. If it is the copy, so is its source.",
             "Restore the source from a backup, or recover it with sqlite3's .recover, before moving it.",
         )

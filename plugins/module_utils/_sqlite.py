@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import hashlib
 import os
 import sqlite3
 import stat
@@ -28,8 +27,6 @@ _COUNTERS = (slice(24, 28), slice(40, 44), slice(92, 100))
 
 # How long (seconds) a process that was stopped may take to close its database.
 CLOSING = 15
-
-_PIECE = 1 << 20
 
 
 @contextlib.contextmanager
@@ -161,7 +158,7 @@ def require_closed(path: str) -> None:
     """Raise Refusal when a process has the database at ``path`` open after CLOSING seconds; nobody else is to write to it."""
     deadline = time.monotonic() + CLOSING
     while True:
-        found = _holders(path)
+        found = holders(path)
         if not found:
             return
         if time.monotonic() > deadline:
@@ -174,7 +171,7 @@ def require_closed(path: str) -> None:
     )
 
 
-def _holders(path: str) -> list[str]:
+def holders(path: str) -> list[str]:
     """Return the processes that have the file at ``path`` open, of those that this user sees: ``process 123 (python)``."""
     wanted, found = os.stat(path), []
     for process in sorted(glob.glob("/proc/[0-9]*"), key=lambda folder: int(folder[6:])):
@@ -186,20 +183,6 @@ def _holders(path: str) -> list[str]:
                         found.append(f"process {process[6:]} ({stream.read().strip()})")
                     break
     return found
-
-
-def digest(path: str) -> str:
-    """Return a hexadecimal digest of the content of the database at ``path``, the same for a snapshot and its source.
-
-    The header's counters are left out; a write-ahead log with content counts in.
-    """
-    hashed = hashlib.blake2b(digest_size=32)
-    with open(path, "rb") as stream:
-        hashed.update(uncounted(stream.read(100)))
-        _feed(hashed, stream)
-    with contextlib.suppress(FileNotFoundError), open(f"{path}-wal", "rb") as stream:
-        _feed(hashed, stream)
-    return hashed.hexdigest()
 
 
 def stamp(path: str) -> str:
@@ -227,11 +210,6 @@ def uncounted(start: bytes) -> bytes:
     for counter in _COUNTERS:
         cleared[counter] = bytes(counter.stop - counter.start)
     return bytes(cleared)
-
-
-def _feed(hashed, stream) -> None:
-    for piece in iter(lambda: stream.read(_PIECE), b""):
-        hashed.update(piece)
 
 
 def remove(path: str) -> None:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -30,17 +31,22 @@ SECONDS = 180
 # How the program below ends where a person has to act, rather than with a traceback; its last line says what it found.
 _NO_SYNAPSE, _UNKNOWN_SYNAPSE, _NO_FILE = 3, 4, 5
 
-# What runs under Synapse's interpreter, so neither Ansible nor this collection is at hand. Its one argument, where there is
-# one, is the path of a JSON file with Synapse's ``database:`` section. It writes one line of JSON.
+# What runs under Synapse's interpreter, so neither Ansible nor this collection is at hand. Its arguments are the path of a JSON
+# file with Synapse's ``database:`` section, or nothing, and the fingerprint of an earlier answer, or nothing. It writes one line
+# of JSON.
+#
+# To import Synapse takes a second, which a homeserver that is stopped waits for; whether its files are those that have answered
+# before, by their names, sizes and times, is seen at once.
 #
 # prepare_database() is what Synapse calls to make its schema. Every script that it runs begins with COMMIT
 # (synapse/storage/engines/postgres.py, executescript), which is taken out here; and should some Synapse commit elsewhere, the
 # transaction cannot: it holds two equal rows under a unique constraint that the server checks at the commit.
 _PROGRAM = r"""
-import json, sys
+import hashlib, importlib.util, json, os, sys
 
 answer, sys.stdout = sys.stdout, sys.stderr  # what Synapse may print on the way is not the answer
 sys.path[:] = [folder for folder in sys.path if folder]  # not the folder that this happens to run in
+section_path, known = sys.argv[1:3]
 
 
 def told(status, words):
@@ -48,6 +54,20 @@ def told(status, words):
     sys.exit(status)
 
 
+def fingerprint():
+    spec, found = importlib.util.find_spec("synapse"), []
+    for place in (spec and spec.submodule_search_locations) or ():
+        for folder, _folders, names in os.walk(place):
+            for path in (os.path.join(folder, name) for name in names if name.endswith((".py", ".so"))):
+                status = os.stat(path)
+                found.append((path, status.st_size, status.st_mtime_ns))
+    return hashlib.sha256(repr(sorted(found)).encode()).hexdigest()
+
+
+made_of = fingerprint()
+if made_of == known:
+    print(json.dumps({"fingerprint": made_of}), file=answer)
+    sys.exit()
 try:
     import synapse
 except ImportError:
@@ -172,9 +192,8 @@ def read(cursor, made):
 
 
 
-
 def carrying():
-    import hashlib, inspect
+    import inspect
 
     try:
         names = ("setup_table", "handle_table", "handle_search_table", "_convert_rows")
@@ -193,10 +212,11 @@ found = {
     "boolean": {table: sorted(columns) for table, columns in tables["BOOLEAN_COLUMNS"].items()},
     "autoincrement": sorted(getattr(routine, "AUTOINCREMENT_TABLES", ())),
     "carrying": carrying(),
+    "fingerprint": made_of,
 }
-if len(sys.argv) > 1:
+if section_path:
     try:
-        with open(sys.argv[1], encoding="utf-8") as stream:
+        with open(section_path, encoding="utf-8") as stream:
             section = json.load(stream)
     except OSError as error:
         told(5, f"{error.filename}: {error.strerror}")
@@ -207,6 +227,9 @@ if len(sys.argv) > 1:
         found["refused"] = " ".join(str(error).split()) or type(error).__name__
 print(json.dumps(found), file=answer)
 """
+
+# An answer to another program is no answer to this one.
+_ASKED = hashlib.sha256(_PROGRAM.encode()).hexdigest()
 
 
 def carried(here, there, routine: dict) -> set[str]:
@@ -228,12 +251,13 @@ def python_words(params: dict) -> list[str]:
     return params.get("python_command") or [*params["command"][:-1], "python3"]
 
 
-def ask(python: list[str], config: dict | None = None, folder: str | None = None) -> dict:
+def ask(python: list[str], config: dict | None = None, folder: str | None = None, known: dict | None = None) -> dict:
     """Return what the Synapse that ``python`` runs decides: a dict that can be kept as JSON.
 
     ``{version, schema_version, append_only, ignored, autoincrement (lists of tables), boolean: {table: [columns]}}``, from
     synapse/_scripts/synapse_port_db.py and synapse/storage/schema; ``carrying`` is a digest of the code there that carries rows,
-    None where it cannot be read. With ``config``, Synapse's configuration with a psycopg2
+    None where it cannot be read, and ``fingerprint`` one of all of Synapse's files. ``known`` is an earlier answer, which is
+    returned if these are the same. With ``config``, Synapse's configuration with a psycopg2
     ``database:`` section, also ``target``, the PostgreSQL schema that this Synapse makes there: ``{made (whether it was there
     already), schema_version, columns: {table: {column: {type, length, required (NOT NULL), default (has one), always (only
     the server gives it)}}}, foreign_keys: [{name, table, columns, parent, parent_columns}], unique: {table: [[columns]]},
@@ -245,13 +269,15 @@ def ask(python: list[str], config: dict | None = None, folder: str | None = None
     Raises Refusal when that does not run, has no Synapse or one that is too old, or takes longer than SECONDS.
     """
     if config is None:
-        return _answer([*python, "-c", _PROGRAM])
+        fingerprint = known["fingerprint"] if known and known.get("asked") == _ASKED else ""
+        found = _answer([*python, "-c", _PROGRAM, "", fingerprint])
+        return {**known, **found} if "version" not in found else {**found, "asked": _ASKED}
     private = tempfile.mkdtemp(prefix=".ask-", dir=folder)
     try:
         path = os.path.join(private, "database.json")
         with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as stream:
             json.dump(config["database"], stream, default=str)
-        return _answer([*python, "-c", _PROGRAM, path])
+        return _answer([*python, "-c", _PROGRAM, path, ""])
     finally:
         shutil.rmtree(private, ignore_errors=True)
 

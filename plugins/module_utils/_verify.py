@@ -40,6 +40,10 @@ except ImportError:
 _EXAMPLES = 5
 _DROPPED_EXAMPLES = 20
 
+# How many sums are kept at once, and how many rows of shares that have changed are kept in mind (16 bytes each).
+_KEPT = 32
+_READ = 2_000_000
+
 # How often at most what differs is carried over, when that makes other rows differ.
 _CASCADES = 3
 
@@ -191,13 +195,14 @@ def _looking(source: str, libpq: dict, snapshot: str, look):
             yield lambda share: look(lite, cursor, share)
 
 
-def _rows(lite, cursor, table: _compare.Table, buckets: list[int], share: _compare.Share) -> list | bytes:
-    """Return the rows of ``share`` in ``buckets``; PostgreSQL's as it writes them, which takes a third of the memory."""
+def _rows(lite, cursor, table: _compare.Table, buckets: list[int], share: _compare.Share) -> list[_compare.Rows]:
+    """Return the rows of ``share`` in ``buckets``."""
     if share.side == "here":
-        return list(_compare.lite_rows(lite, cursor, table, buckets, share))
+        return [rows.of(buckets) for rows in _compare.lite_rows(lite, cursor, table, share)]
     stream = io.BytesIO()
     _compare.server_rows(cursor, table, buckets, stream, share)
-    return stream.getvalue()
+    stream.seek(0)
+    return list(_compare.received(stream))
 
 
 @contextlib.contextmanager
@@ -240,6 +245,7 @@ class Comparison:
         lite.text_factory = str
         self.both = _tables.Tables(lite, cursor, routine)
         self._kept = kept
+        self._read: dict[_compare.Share, _compare.Rows] = {}
         self._mine: dict[str, _compare.Sums] = {}
         self._sort()
 
@@ -265,6 +271,7 @@ class Comparison:
         concerned = [share for share in shares if buckets[share.table]]
         if concerned:
             self._gather(source, libpq, snapshot, tables, concerned, buckets)
+        self._read.clear()
         for name, table in tables.items():
             if buckets[name]:
                 self._mine[name] = sums[name, "here"]
@@ -276,20 +283,27 @@ class Comparison:
         sums = {(name, side): _compare.Sums() for name in tables for side in ("here", "there")}
         left, total, rows = iter(shares), sum(self._estimated(name) for name in tables), 0
 
-        def look(lite, cursor, share: _compare.Share) -> tuple[_compare.Sums, str]:
-            return self._kept.sums(lite, cursor, tables[share.table], share)
+        def look(lite, cursor, share: _compare.Share) -> tuple:
+            read = _compare.Rows() if share.side == "here" and self._kept.knows(share.table) else None
+            found, new = self._kept.sums(lite, cursor, tables[share.table], share, read)
+            return found, new, read if read and len(read.ids) == found.rows else None
 
-        def done(share: _compare.Share, answer: tuple[_compare.Sums, str]) -> None:
+        def done(share: _compare.Share, answer: tuple) -> None:
             nonlocal rows
-            part, new = answer
+            part, new, read = answer
+            # What has changed is likely to differ, and is not read once more then.
+            if read and sum(len(each.ids) for each in self._read.values()) < _READ:
+                self._read[share] = read
             sums[share.table, share.side].add(part)
             rows += part.rows if share.side == "here" else 0
             self.progress.tell(doing=share.table, done=rows, total=max(total, rows))
-            self._kept.keep(keeper, tables[share.table], share, part, new)
+            self._kept.keep(share, part, new)
+            self._kept.settle(keeper, at_least=_KEPT)
 
         with _connection.connected(libpq, autocommit=True, what="synapse_port_verify") as other, other.cursor() as keeper:
             keeper.execute("SET synchronous_commit = off")
             _crew.work(lambda: _looking(source, libpq, snapshot, look), lambda: next(left, None), done)
+            self._kept.settle(keeper)
         return sums
 
     def _gather(self, source: str, libpq: dict, snapshot: str, tables: dict, shares: list, buckets: dict) -> None:
@@ -300,15 +314,22 @@ class Comparison:
         left, total = iter(shares), sum(self._estimated(name) for name in tables)
         unmatched = {share.table: _compare.Unmatched(self.lite, tables[share.table]) for share in shares}
 
-        def look(lite, cursor, share: _compare.Share) -> list | bytes:
+        def following() -> _compare.Share | None:
+            for share in left:
+                if share not in self._read:
+                    return share
+                unmatched[share.table].add("here", self._read.pop(share).of(buckets[share.table]))
+            return None
+
+        def look(lite, cursor, share: _compare.Share) -> list[_compare.Rows]:
             return _rows(lite, cursor, tables[share.table], buckets[share.table], share)
 
-        def done(share: _compare.Share, rows: list | bytes) -> None:
-            rows = rows if share.side == "here" else _compare.received(io.BytesIO(rows))
-            unmatched[share.table].add(share.side, rows)
+        def done(share: _compare.Share, found: list[_compare.Rows]) -> None:
+            for rows in found:
+                unmatched[share.table].add(share.side, rows)
             self.progress.tell(doing=f"{share.table}: which rows differ", done=total, total=total)
 
-        _crew.work(lambda: _looking(source, libpq, snapshot, look), lambda: next(left, None), done)
+        _crew.work(lambda: _looking(source, libpq, snapshot, look), following, done)
         for each in unmatched.values():
             each.settle(self.cursor)
 
@@ -446,8 +467,9 @@ class Comparison:
 
     def _dropped(self, table: _compare.Table) -> list[str]:
         """Return where the first rows with a NUL character are."""
-        texts = " || ".join(["''", _compare.lite_text(table.plain), *(f"coalesce({one.lite}, '')" for one in table.special)])
-        query = f"SELECT t.rowid FROM {table.source} WHERE instr({texts}, char(0)) LIMIT {_DROPPED_EXAMPLES}"
+        texts = [_compare.lite_text([one]) for one in table.plain] + [one.lite for one in table.special]
+        found = " OR ".join(f"instr({text}, char(0))" for text in texts)  # one by one, or all of a row would be in memory
+        query = f"SELECT t.rowid FROM {table.source} WHERE {found} LIMIT {_DROPPED_EXAMPLES}"
         return [f"rowid={row[0]}" for row in self.lite.execute(query)]
 
     def _sent(self, table: _compare.Table) -> None:
@@ -471,9 +493,8 @@ class Comparison:
         return list(dict.fromkeys(found))[:_EXAMPLES]
 
     def _example(self, side: str, table: _compare.Table, shown: list[_compare.Column], number) -> str:
-        name = "rowid" if side == "here" else "ctid"
         if not shown:
-            return f"{name}={number}"
+            return f"rowid={number}" if side == "here" else f"ctid={_compare.ctid(number)}"
         if side == "here":
             texts = ", ".join(f"CAST({one.lite} AS TEXT)" for one in shown)
             self.lite.text_factory = lambda text: text.decode("utf-8", "replace")
@@ -481,6 +502,8 @@ class Comparison:
             self.lite.text_factory = str
         else:
             texts = ", ".join(f"{_sqlite.quoted(one.name)}::text" for one in shown)
-            self.cursor.execute(f"SELECT {texts} FROM public.{_sqlite.quoted(table.name)} WHERE ctid = '{number}'")
+            self.cursor.execute(
+                f"SELECT {texts} FROM public.{_sqlite.quoted(table.name)} WHERE ctid = %s", (_compare.ctid(number),)
+            )
             row = self.cursor.fetchone()
         return ", ".join(f"{one.name}={(value or '')[:100]}" for one, value in zip(shown, row))

@@ -128,135 +128,10 @@ log:
   type: str
 """
 
-import concurrent.futures
-import os
-import time
-
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
-    _connection,
-    _copy,
-    _database,
-    _indexes,
-    _interpreter,
-    _move,
-    _nulls,
-    _routine,
-    _sequences,
-    _sqlite,
-    _synapse,
-)
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _interpreter, _port, _synapse
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, told_to
-
-
-def require_fit(cursor, config: dict) -> None:
-    """Raise Refusal when Synapse would refuse the target database for its encoding or locale."""
-    name = cursor.connection.info.dbname
-    wrong = _database.unfit_for_synapse(_database.find(cursor, name))
-    if wrong and not config["database"].get("allow_unsafe_locale"):
-        raise _database.refuse_locale(name, wrong)
-
-
-def port(params: dict, check_mode: bool) -> dict:
-    """Port what is not ported yet; return the module's result."""
-    source, python = params["sqlite_database"], _synapse.python_words(params)
-    facts = _sqlite.inspect(source)
-    _sqlite.require_movable(source, facts, params["drain_background_updates"])
-    config = _routine.read_config(params["config"])
-    # Synapse takes as long to be imported as a gigabyte to be read.
-    with concurrent.futures.ThreadPoolExecutor(1) as other:
-        asked = other.submit(_synapse.ask, python)
-        stamp, digest = _sqlite.stamp(source), _sqlite.digest(source)
-        routine = asked.result()
-    target = _routine.connection_keywords(config)
-    with _connection.connected(target, autocommit=True, what="synapse_port") as connection, connection.cursor() as cursor:
-        require_fit(cursor, config)
-        with _move.only_one(cursor, connection.info.dbname):
-            if _move.is_finished(cursor, digest, config["server_name"]):
-                return {"changed": False, "finished": True}
-            _move.require_only_ported(cursor, source)
-            _move.require_unused(cursor)
-            before = _move.record(cursor)
-            if not check_mode and before and not before.broke_off_at(digest):
-                _indexes.put_back(cursor, target, source)  # the keys by which rows are found are among them
-            _move.require_same_rows(cursor, source, routine["append_only"])
-            if check_mode:
-                return {"changed": True, "finished": False}
-            _move.clear_half_schema(cursor)
-            engine = params["engine"] if _copy.knows(routine) else "synapse"
-            routine = {**routine, "engine": engine, "again": _move.is_again(cursor, before)}
-            _move.begin(cursor, source, digest, config["server_name"], routine, here=before is not None and before.here)
-            if facts["background_updates"]:
-                _routine.drain(python, config, source)
-            return port_all(cursor, params, config, routine, (stamp, digest), before)
-
-
-def carry_over(cursor, params: dict, config: dict, routine: dict, digest: str, before: _move.Record | None) -> _routine.Progress:
-    """Let the engine that was chosen carry the rows over; ``before`` is the record of the move before this run."""
-    source, target = params["sqlite_database"], _routine.connection_keywords(config)
-    if routine["engine"] == "synapse":
-        _indexes.put_back(cursor, target, source)
-        command = params["command"] or [params["synapse_python"], "-m", "synapse._scripts.synapse_port_db"]
-        return _routine.run(command, config, source, params["batch_size"] or _routine.ROWS)
-    laid = _copy.state(cursor, source, routine)
-    is_laid = _move.is_laid(cursor, before, laid)
-    goes_on = is_laid and before.broke_off_at(digest)
-    if not is_laid:
-        _indexes.put_back(cursor, target, source)  # Synapse's code may be about to drop one
-        tables = _routine.lay(_synapse.python_words(params), config, source)
-        _copy.require_same_tables(cursor, source, routine, tables)
-        laid = _copy.state(cursor, source, routine)
-    progress = _copy.copy(cursor, target, source, routine, laid, goes_on, params["batch_size"] or _copy.ROWS)
-    if is_laid:  # Synapse's code has set no sequence in this run
-        _sequences.mend(cursor, given_out=_sqlite.given_out(source))
-    return progress
-
-
-def port_all(cursor, params: dict, config: dict, routine: dict, known: tuple, before: _move.Record | None) -> dict:
-    """Carry everything over and do what the routine leaves undone; record that all is there; return the module's result.
-
-    ``known`` is the stamp of the SQLite database and its digest.
-    """
-    source, copy = params["sqlite_database"], os.stat(params["sqlite_database"])
-    (stamp, digest), started = known, time.monotonic()
-    _sequences.mend(cursor)  # the routine opens the target as Synapse does, which refuses one that lags
-    try:
-        progress = carry_over(cursor, params, config, routine, digest, before)
-    except BaseException:
-        _move.end_routine(cursor)
-        raise
-    _move.require_all_ported(cursor, source, routine)
-    restored = _nulls.restore(cursor, source, routine)
-    sequences = _sequences.mend(cursor)
-    analyze(cursor)
-    if os.stat(source).st_ino != copy.st_ino:
-        raise Refusal(
-            f"{source} was replaced while it was ported: another run has made a newer copy.", "Run this again with that one."
-        )
-    now = _sqlite.stamp(source)
-    _move.end(cursor, [digest, digest if now == stamp else _sqlite.digest(source)], now)
-    return {
-        "changed": True,
-        "finished": True,
-        "engine": routine["engine"],
-        "tables": progress.tables,
-        "restored": restored,
-        "sequences": sequences["sequences"],
-        "seconds": round(time.monotonic() - started, 1),
-        "log": f"{source}.port.log",
-    }
-
-
-def analyze(cursor) -> None:
-    """Give the planner statistics of the tables where a tenth has changed since it had them, as autovacuum would in a while."""
-    cursor.execute(
-        "SELECT string_agg(format('%I.%I', schemaname, relname), ', ') FROM pg_stat_user_tables WHERE schemaname = 'public'"
-        " AND (coalesce(last_analyze, last_autoanalyze) IS NULL OR n_mod_since_analyze > 0.1 * n_live_tup)"
-    )
-    tables = cursor.fetchone()[0]
-    if tables:
-        cursor.execute(f"ANALYZE {tables}")
 
 
 def main() -> None:
@@ -279,7 +154,7 @@ def main() -> None:
         _interpreter.need({"yaml": "PyYAML", "psycopg2": "psycopg2"}, params["synapse_python"])
         if params["batch_size"] is not None and params["batch_size"] < 1:
             raise Refusal(f"A batch of {params['batch_size']} rows carries nothing.", "Give a batch_size of 1 or more.")
-        result = port(params, module.check_mode)
+        result = _port.port(params, module.check_mode)
         if result.get("engine", params["engine"]) != params["engine"]:
             module.warn("The engine copy does not know the port routine of this Synapse; Synapse's own carried the rows over.")
     module.exit_json(**result)

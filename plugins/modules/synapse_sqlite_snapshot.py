@@ -13,8 +13,8 @@ description:
   - Copies Synapse's SQLite database, write-ahead log included, while Synapse goes on using it, and checks the copy.
   - The copy is made page by page, as the database is at one moment, so that every row keeps its row id, by which the port
     routine goes. It has mode 0600 and belongs to the user that the task runs as.
-  - A copy that is already equal to its source stays as it is. One that was killed half-way, C(<dest>.partial), is gone on
-    with - what it holds already is compared, and not written again.
+  - A copy that is already equal to its source stays as it is. An older one is made the new one - of its pages those are
+    written that differ - and is called C(<dest>.partial) until it is whole. One that was killed half-way is gone on with.
   - While it runs, how far it is is kept beside the copy, as C(<dest>.progress.json), and shown by Ansible. In a log that is
     a line every 30 seconds; the variable C(synapse_postgres_progress_interval) says otherwise.
 version_added: 0.1.0
@@ -29,7 +29,7 @@ options:
     required: true
   dest:
     description:
-      - Absolute path of the copy. Its folder must exist. The copy that was there before is replaced at the end.
+      - Absolute path of the copy. Its folder must exist. An older copy there becomes the new one.
     type: path
     required: true
   alone:
@@ -76,7 +76,6 @@ pages:
     written: 96000
 """
 
-import glob
 import os
 import shutil
 
@@ -87,11 +86,11 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors
 
 
 def require_room(size: int, dest: str) -> None:
-    """Raise Refusal unless the copy's file system has room for ``size`` bytes beside the copy that is there."""
+    """Raise Refusal unless the copy's file system has room for a copy of ``size`` bytes."""
     folder = os.path.dirname(dest)
     if not os.path.isabs(dest) or not os.path.isdir(folder):
         raise Refusal(f"The folder of the copy, {folder or dest}, does not exist.", "Make it, with mode 0700, or choose another.")
-    free = shutil.disk_usage(folder).free + _snapshot.begun(glob.escape(dest))
+    free = shutil.disk_usage(folder).free + _snapshot.held(dest)
     if free < size:
         raise Refusal(
             f"The copy needs {size >> 20} MiB, and the file system of {folder} has {free >> 20} MiB left.",
@@ -117,10 +116,8 @@ def main() -> None:
         if module.params["alone"]:
             _sqlite.require_closed(src)
         there = os.path.exists(dest)
-        pages = None
-        changed = not _snapshot.is_copy(src, dest)
-        if changed and not module.check_mode:
-            pages = _snapshot.make(src, dest)
+        pages = None if module.check_mode else _snapshot.make(src, dest)
+        changed = not _snapshot.is_copy(src, dest) if module.check_mode else pages is not None
     before = {"path": dest, "state": "an older copy" if there else "absent"}
     after = {"path": dest, "state": f"a copy of {src}"} if changed else before
     module.exit_json(changed=changed, source=source, dest=dest, pages=pages, diff={"before": before, "after": after})

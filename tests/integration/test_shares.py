@@ -47,11 +47,13 @@ class Sides:
         found, new = {side: _compare.Sums() for side in ("here", "there")}, 0
         self.cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         kept = _shares.Kept(self.cursor, self.path, here, keeping)
+        known = {entry.mark for entry in kept._entries.values()}
         for share in kept.cut(self.here, self.cursor, self.table):
             part, what = kept.sums(self.here, self.cursor, self.table, share)
             found[share.side].add(part)
-            new += what == "sums"
-            kept.keep(self.other, self.table, share, part, what)
+            new += bool(what) and (share.side == "there" or what.mark not in known)
+            kept.keep(share, part, what)
+        kept.settle(self.other)
         self.cursor.execute("COMMIT")
         return {side: (one.counts, one.sums) for side, one in found.items()}, new
 

@@ -282,7 +282,7 @@ def test_a_synapse_that_is_a_command_of_its_own(run, move):
     assert found["movable"], found
     assert {line.split()[0] for line in seen.read_text().splitlines()} == {"drwx------", "-rw-------"}
     assert str(move.folder) in seen.read_text() and not [path for path in move.folder.iterdir() if path.name.startswith(".ask")]
-    blind = ["/bin/sh", "-c", 'exec "$0" -c "$2" /nowhere/database.json', python]
+    blind = ["/bin/sh", "-c", 'exec "$0" -c "$2" /nowhere/database.json ""', python]
     refused = run("synapse_port_info", {**wished, "command": ["synapse_port_db"], "python_command": blind})
     assert len(refused["problems"]) == 1 and "does not see the private file" in told(refused), refused
 

@@ -1,0 +1,174 @@
+# Copyright: the matrixops.synapse_postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A port of one SQLite file from its beginning to its record: what is looked at, which engine carries, what is done after it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import time
+
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
+    _connection,
+    _copy,
+    _crew,
+    _database,
+    _indexes,
+    _move,
+    _nulls,
+    _routine,
+    _sequences,
+    _sqlite,
+    _synapse,
+)
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+
+# The tables where a tenth has changed since the planner had its statistics, as autovacuum would find them in a while.
+_TO_ANALYZE = """
+SELECT relname FROM pg_stat_user_tables WHERE schemaname = 'public'
+    AND (coalesce(last_analyze, last_autoanalyze) IS NULL OR n_mod_since_analyze > 0.1 * n_live_tup)
+ORDER BY pg_table_size(relid) DESC
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Begun:
+    """A port that has begun: of the file ``source`` into the database of ``cursor``, which ``libpq``'s keywords lead to as well.
+
+    ``routine`` is what the installed Synapse decides, with the ``engine`` and whether a port ended well ``again``, as in
+    _move.Record; ``before`` is the record that earlier ports left. ``goes_on``: one of this very file was killed on the way.
+    """
+
+    source: str
+    cursor: object
+    libpq: dict
+    routine: dict
+    before: _move.Record | None
+    goes_on: bool
+
+
+def port(params: dict, check_mode: bool) -> dict:
+    """Port what is not ported yet; return the result of the module synapse_port, whose ``params`` these are. Raises Refusal."""
+    source = params["sqlite_database"]
+    facts = _sqlite.inspect(source)
+    _sqlite.require_movable(source, facts, params["drain_background_updates"])
+    config = _routine.read_config(params["config"])
+    target = _routine.connection_keywords(config)
+    with _connection.connected(target, autocommit=True, what="synapse_port") as connection, connection.cursor() as cursor:
+        _require_fit(cursor, config)
+        with _move.only_one(cursor, connection.info.dbname):
+            if _move.is_finished(cursor, _sqlite.stamp(source), config["server_name"]):
+                return {"changed": False, "finished": True}
+            _move.require_only_ported(cursor, source)
+            _move.require_unused(cursor)
+            begun = _begun(cursor, target, params)
+            if not check_mode and not begun.goes_on:
+                _indexes.put_back(cursor, target, source)  # the keys by which rows are found are among them
+            _move.require_same_rows(cursor, source, begun.routine["append_only"])
+            if check_mode:
+                return {"changed": True, "finished": False}
+            _move.clear_half_schema(cursor)
+            _move.begin(cursor, source, config["server_name"], begun.routine, begun.before)
+            if facts["background_updates"]:
+                _routine.drain(_synapse.python_words(params), config, source)
+            return _to_the_end(begun, params, config)
+
+
+def _require_fit(cursor, config: dict) -> None:
+    """Raise Refusal when Synapse would refuse the target database for its encoding or locale."""
+    name = cursor.connection.info.dbname
+    wrong = _database.unfit_for_synapse(_database.find(cursor, name))
+    if wrong and not config["database"].get("allow_unsafe_locale"):
+        raise _database.refuse_locale(name, wrong)
+
+
+def _begun(cursor, target: dict, params: dict) -> _Begun:
+    """Return the port as it begins. The engine copy carries only by rules that it knows."""
+    source, before = params["sqlite_database"], _move.record(cursor)
+    routine = _synapse.ask(_synapse.python_words(params), known=before and before.routine)
+    routine.pop("laid", None)
+    routine["engine"] = params["engine"] if _copy.knows(routine) else "synapse"
+    routine["again"] = _move.is_again(cursor, before)
+    goes_on = (
+        routine["engine"] == "copy"
+        and _move.is_laid(cursor, before, _copy.state(cursor, source, routine))
+        and before.broke_off_at(_sqlite.stamp(source))
+    )
+    return _Begun(source, cursor, target, routine, before, goes_on)
+
+
+def _to_the_end(begun: _Begun, params: dict, config: dict) -> dict:
+    """Carry everything over and do what the routine leaves undone; record that all is there; return the module's result."""
+    cursor, source, routine = begun.cursor, begun.source, begun.routine
+    copy, started = os.stat(source), time.monotonic()
+    _sequences.mend(cursor)  # the routine opens the target as Synapse does, which refuses one that lags
+    try:
+        progress = _carried_over(begun, params, config)
+    except BaseException:
+        _move.end_routine(cursor)
+        raise
+    _move.require_all_ported(cursor, source, routine)
+    restored = _nulls.restore(cursor, source, routine)
+    sequences = _sequences.mend(cursor)
+    _analyze(cursor, begun.libpq)
+    if os.stat(source).st_ino != copy.st_ino:
+        raise Refusal(
+            f"{source} was replaced while it was ported: another run has made a newer copy.", "Run this again with that one."
+        )
+    _move.end(cursor, _sqlite.stamp(source))
+    return {
+        "changed": True,
+        "finished": True,
+        "engine": routine["engine"],
+        "tables": progress.tables,
+        "restored": restored,
+        "sequences": sequences["sequences"],
+        "seconds": round(time.monotonic() - started, 1),
+        "log": f"{source}.port.log",
+    }
+
+
+def _carried_over(begun: _Begun, params: dict, config: dict) -> _routine.Progress:
+    """Let the engine that was chosen carry the rows over."""
+    cursor, source, routine = begun.cursor, begun.source, begun.routine
+    if routine["engine"] == "synapse":
+        command = params["command"] or [params["synapse_python"], "-m", "synapse._scripts.synapse_port_db"]
+        return _routine.run(command, config, source, params["batch_size"] or _routine.ROWS)
+    state = _copy.state(cursor, source, routine)
+    is_laid = _move.is_laid(cursor, begun.before, state)
+    if not is_laid:
+        tables = _routine.lay(_synapse.python_words(params), config, source)
+        _copy.require_same_tables(cursor, source, routine, tables)
+        state = _copy.state(cursor, source, routine)
+    progress = _copy.copy(cursor, begun.libpq, source, routine, state, begun.goes_on, params["batch_size"] or _copy.ROWS)
+    if is_laid:  # Synapse's code has set no sequence in this run
+        _sequences.mend(cursor, given_out=_sqlite.given_out(source))
+    return progress
+
+
+@dataclasses.dataclass(frozen=True)
+class _Analysis:
+    """A ``table`` whose statistics are to be made."""
+
+    table: str
+
+
+def _analyze(cursor, libpq: dict) -> None:
+    """Give the planner statistics of the tables that need it, several at a time."""
+    cursor.execute(_TO_ANALYZE)
+    left = iter([_Analysis(name) for (name,) in cursor.fetchall()])
+    first = next(left, None)
+    if first:
+        left = iter([first, *left])
+        _crew.work(lambda: _analyst(libpq), lambda: next(left, None), lambda _one, _answer: None)
+
+
+@contextlib.contextmanager
+def _analyst(libpq: dict):
+    """Yield the function that analyzes a table, by a connection of its own."""
+    with _connection.connected(libpq, autocommit=True, what="routine") as connection, connection.cursor() as cursor:
+        cursor.execute("SET statement_timeout = 0; SET lock_timeout = 0; SET synchronous_commit = off")
+        yield lambda one: cursor.execute(f"ANALYZE public.{_sqlite.quoted(one.table)}")
