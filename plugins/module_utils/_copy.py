@@ -162,7 +162,7 @@ def _empty(cursor, rewritten: set[str], carried: set[str]) -> None:
 
     Tables that refer to them go with them, and begin anew, too.
     """
-    concerned = sorted(_carry.concerned(cursor, [name for name in rewritten if _holds_rows(cursor, name)]))
+    concerned = sorted(_carry.concerned(cursor, _with_rows(cursor, rewritten)))
     cursor.execute("BEGIN")
     if concerned:
         names = sql.SQL(", ").join(sql.Identifier("public", name) for name in concerned)
@@ -172,9 +172,14 @@ def _empty(cursor, rewritten: set[str], carried: set[str]) -> None:
     cursor.execute("COMMIT")
 
 
-def _holds_rows(cursor, name: str) -> bool:
-    cursor.execute(sql.SQL("SELECT EXISTS (SELECT FROM {})").format(sql.Identifier("public", name)))
-    return cursor.fetchone()[0]
+def _with_rows(cursor, names: set[str]) -> list[str]:
+    """Return those of ``names`` that hold rows."""
+    holds = sql.SQL("SELECT {} WHERE EXISTS (SELECT FROM {})")
+    parts = [holds.format(sql.Literal(name), sql.Identifier("public", name)) for name in names]
+    if not parts:
+        return []
+    cursor.execute(sql.SQL(" UNION ALL ").join(parts))
+    return [name for (name,) in cursor]
 
 
 def _begin(cursor, carried: set[str]) -> None:
@@ -368,9 +373,9 @@ def _carrier(source: str, libpq: dict, ways: dict[str, _Way]):
         # A transaction has to see what others have committed meanwhile, and may wait for them as long as it takes.
         connection.set_session(isolation_level="READ COMMITTED")
         with connection.cursor() as cursor:
-            cursor.execute("SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0")
             # The last transaction of the move waits for the disk, and so for these as well.
-            cursor.execute(f"SET synchronous_commit = off; SET client_encoding = 'UTF8'; {_move.NOTICE_SILENCE}")
+            settings = "SET synchronous_commit = off; SET client_encoding = 'UTF8'"
+            cursor.execute(f"{_move.UNLIMITED}; {settings}; {_move.NOTICE_SILENCE}")
             connection.commit()
             yield lambda part: _carry_over(lite, cursor, part, ways[part.table])
 

@@ -18,7 +18,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 try:
-    from psycopg2 import sql
+    from psycopg2 import extras, sql
 except ImportError:
     pass
 
@@ -70,14 +70,18 @@ def put_aside(cursor, names: set[str]) -> None:
     """Drop the indexes and constraints of the tables ``names`` that can be made again, and record them."""
     cursor.execute("BEGIN")
     cursor.execute(_FOUND, {"names": sorted(names), "foreign_key": _FOREIGN_KEY})
-    for stage, table, name, kind, definition in cursor.fetchall():
-        cursor.execute("INSERT INTO synapse_postgres.aside VALUES (%s, %s, %s, %s)", (stage, table, name, definition))
-        if kind == "INDEX":
-            cursor.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier("public", name)))
-        else:
-            place = sql.Identifier("public", table), sql.Identifier(name)
-            cursor.execute(sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(*place))
+    found = cursor.fetchall()
+    if found:  # two statements, however far the server is
+        recorded = [(stage, table, name, definition) for stage, table, name, _kind, definition in found]
+        extras.execute_values(cursor, "INSERT INTO synapse_postgres.aside VALUES %s", recorded, page_size=len(found))
+        cursor.execute(sql.SQL("; ").join(_drop(table, name, kind) for _stage, table, name, kind, _definition in found))
     cursor.execute("COMMIT")
+
+
+def _drop(table: str, name: str, kind: str):
+    if kind == "INDEX":
+        return sql.SQL("DROP INDEX {}").format(sql.Identifier("public", name))
+    return sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(sql.Identifier("public", table), sql.Identifier(name))
 
 
 def put_back(cursor, libpq: dict, source: str, foreign_keys: bool = True) -> None:
@@ -137,16 +141,15 @@ class _Builds:
 @contextlib.contextmanager
 def _builder(libpq: dict):
     """Yield the function that makes again what is _Aside, by a connection of its own."""
-    with _connection.connected(libpq, what="routine") as connection, connection.cursor() as cursor:
-        cursor.execute("SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0")
+    with _connection.connected(libpq, autocommit=True, what="routine") as connection, connection.cursor() as cursor:
         # The last transaction of the move waits for the disk, and so for these as well.
-        cursor.execute(f"SET synchronous_commit = off; {_move.NOTICE_SILENCE}")
-        connection.commit()
+        cursor.execute(f"{_move.UNLIMITED}; SET synchronous_commit = off; {_move.NOTICE_SILENCE}")
 
         def build(one: _Aside) -> None:
             with _carry.told_without_values(one.table, _AGAINST):
-                cursor.execute(one.definition)
-                cursor.execute("DELETE FROM synapse_postgres.aside WHERE (table_name, name) = (%s, %s)", (one.table, one.name))
-                connection.commit()
+                # Statements that are sent at once are one transaction (manual, "Multiple Statements in a Simple Query").
+                forget = sql.SQL("DELETE FROM synapse_postgres.aside WHERE (table_name, name) = ({}, {})")
+                forget = forget.format(sql.Literal(one.table), sql.Literal(one.name))
+                cursor.execute(sql.SQL("{}; {}").format(sql.SQL(one.definition), forget))
 
         yield build

@@ -120,9 +120,10 @@ def _large_csv(one: _compare.Column, kind: str, _size: int, values):
     """Return the pieces of the same for a large value: see _rows.pieces()."""
     if kind == "text" and one.kind in _TEXTS:
         return itertools.chain([_QUOTE], (value.replace(_QUOTE, _QUOTE * 2) for value in values), [_QUOTE])
-    if kind == "blob" and one.kind in ("bytea", *_TEXTS):
-        quote = [_QUOTE] if one.kind in _TEXTS else []
-        return itertools.chain(quote, [b"\\x"], (value.hex().encode() for value in values), quote)
+    if kind == "blob" and one.kind == "bytea":
+        return itertools.chain([b"\\x"], (value.hex().upper().encode() for value in values))
+    if kind == "blob" and one.kind in _TEXTS:
+        return itertools.chain([_QUOTE, b"\\x"], (value.hex().encode() for value in values), [_QUOTE])
     return None
 
 

@@ -37,6 +37,9 @@ NOTICE_SILENCE = (
     "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 3; SET tcp_keepalives_count = 3; SET tcp_user_timeout = 12000"
 )
 
+# For the steps that take as long as they take.
+UNLIMITED = "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0"
+
 # Tables that the routine only adds to and carries over in part: _setup_sent_transactions() and handle_search_table() there.
 _IN_PART = {"sent_transactions", "event_search"}
 

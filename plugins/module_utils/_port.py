@@ -26,6 +26,14 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
 )
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
+try:
+    from psycopg2 import sql
+except ImportError:
+    pass
+
+# Tables that are analyzed each by itself.
+_LARGEST = 12
+
 # The tables where a tenth has changed since the planner had its statistics, as autovacuum would find them in a while.
 _TO_ANALYZE = """
 SELECT relname FROM pg_stat_user_tables WHERE schemaname = 'public'
@@ -151,24 +159,30 @@ def _carried_over(begun: _Begun, params: dict, config: dict) -> _routine.Progres
 
 @dataclasses.dataclass(frozen=True)
 class _Analysis:
-    """A ``table`` whose statistics are to be made."""
+    """Tables whose statistics are to be made, ``table`` and ``others``."""
 
     table: str
+    others: tuple[str, ...]
 
 
 def _analyze(cursor, libpq: dict) -> None:
-    """Give the planner statistics of the tables that need it, several at a time."""
+    """Give the planner statistics of the tables that need it, several at a time: each large one, and all of the others."""
     cursor.execute(_TO_ANALYZE)
-    left = iter([_Analysis(name) for (name,) in cursor.fetchall()])
-    first = next(left, None)
-    if first:
-        left = iter([first, *left])
-        _crew.work(lambda: _analyst(libpq), lambda: next(left, None), lambda _one, _answer: None)
+    names = [name for (name,) in cursor.fetchall()]
+    groups = [*([name] for name in names[:_LARGEST]), names[_LARGEST:]]
+    tasks = iter([_Analysis(group[0], tuple(group[1:])) for group in groups if group])
+    if names:
+        _crew.work(lambda: _analyst(libpq), lambda: next(tasks, None), lambda _one, _answer: None)
 
 
 @contextlib.contextmanager
 def _analyst(libpq: dict):
-    """Yield the function that analyzes a table, by a connection of its own."""
+    """Yield the function that analyzes the tables of an _Analysis, by a connection of its own."""
     with _connection.connected(libpq, autocommit=True, what="routine") as connection, connection.cursor() as cursor:
-        cursor.execute("SET statement_timeout = 0; SET lock_timeout = 0; SET synchronous_commit = off")
-        yield lambda one: cursor.execute(f"ANALYZE public.{_sqlite.quoted(one.table)}")
+        cursor.execute(f"{_move.UNLIMITED}; SET synchronous_commit = off")
+
+        def analyze(one: _Analysis) -> None:
+            names = sql.SQL(", ").join(sql.Identifier("public", name) for name in (one.table, *one.others))
+            cursor.execute(sql.SQL("ANALYZE {}").format(names))
+
+        yield analyze

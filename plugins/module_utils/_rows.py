@@ -25,9 +25,9 @@ _EVERY = (-(1 << 63), (1 << 63) - 1)
 def each(lite, table, wanted: str, low: int = _EVERY[0], high: int = _EVERY[1], among: str = "", whole: bool = False):
     """Yield ``(row id, *wanted)`` for SQLite's rows of the _compare.Table ``table``, in their order; of a large row the id alone.
 
-    ``wanted`` are expressions; the rows have ids from ``low`` to ``high``, and those of the query ``among`` if there is one.
-    With ``whole`` no row is large; nor is one for a Python before 3.11, which cannot tell SQLite where to stop, or in a virtual
-    table, whose values cannot be read in pieces.
+    ``wanted`` are expressions; the rows have ids from ``low`` to ``high``, and those of the query ``among`` if there is one. The
+    row before a large one may count as large, too, as Python reads one row ahead. With ``whole`` no row is large; nor is one for
+    a Python before 3.11, which cannot tell SQLite where to stop, or in a virtual table, whose values cannot be read in pieces.
     """
     where = "t.rowid BETWEEN ? AND ?" + (f" AND t.rowid IN ({among})" if among else "")
     query = f"SELECT t.rowid, {wanted} FROM {table.source} WHERE {where} ORDER BY t.rowid"

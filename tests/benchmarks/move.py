@@ -138,8 +138,8 @@ class Bench:
 
     def _measure_far(self, found: Size, runs: int) -> None:
         """Measure the engine copy, and the comparison, with a server that each packet takes a while to get to."""
-        with link.Link(self.cluster.port, _DELAY) as far:
-            login = self._reached_by(far.port)
+        with link.long(self.cluster.port, _DELAY) as port:
+            login = self._reached_by(port)
             for _again in range(runs):
                 self._empty()
                 measured.run("synapse_sqlite_snapshot", self.copying, self.collections, self.python)

@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import time
+import types
 
 import psycopg2
 import pytest
@@ -197,6 +198,25 @@ def test_no_index_is_lost_with_a_port_that_is_killed_while_it_builds_them(run, g
     port(grown[1], ROUTINE)
     require_same(grown)
     assert move.rows("SELECT count(*) FROM synapse_postgres.aside") == [(0,)]
+
+
+def test_a_row_against_a_foreign_key_is_found_when_the_key_is_made_again(run, grown):
+    move = grown[0]
+    # Events are many, so the keys that lead to them are put aside, and nothing else has the row refused on the way.
+    move.lite("UPDATE event_edges SET event_id = '$nowhere' WHERE rowid = 1")
+    for _again in range(2):
+        refused = run("synapse_port", {**move.options, **COPY})
+        assert refused["failed"] and "event_edges_event_id_fkey" in refused["msg"] and "23503" in refused["msg"], refused
+        assert "$nowhere" not in refused["output"] and "Mend those rows on SQLite" in refused["msg"]
+        query = "SELECT name FROM synapse_postgres.aside WHERE table_name = 'event_edges'"
+        assert move.rows(query) == [("event_edges_event_id_fkey",)]
+    assert "are not built again yet" in run("synapse_port_verify", {**move.login, "sqlite_database": str(move.source)})["msg"]
+    # Mended on SQLite, and into a new database, as it says.
+    shutil.copy(grown[1].source, move.source)
+    interrupted.Port.begin_anew(types.SimpleNamespace(move=move))
+    port(move, COPY)
+    port(grown[1], ROUTINE)
+    require_same(grown)
 
 
 def test_tables_whose_triggers_look_for_rows_are_filled_when_the_keys_are_there(grown):

@@ -49,6 +49,8 @@ def integration() -> None:
     # Much of it waits for servers to start and to end, so more workers than processors are done sooner.
     workers = len(os.sched_getaffinity(0)) + 1
     machine.run("pytest", "-n", workers, "--dist", "worksteal", "--durations", "20", "tests/integration", timeout=2400)
+    oldest = {**machine.environment(), "SYNAPSE_PYTHON": str(machine.OLDEST_SYNAPSE / "bin" / "python")}
+    machine.run("pytest", "tests/integration/test_engines.py", "-k", "built_to_hurt", timeout=600, env=oldest)
 
 
 @stage

@@ -20,6 +20,7 @@ VENV = CACHE / "venv"
 COLLECTIONS = CACHE / "collections"
 OWN = COLLECTIONS / "ansible_collections" / "matrixops" / "synapse_postgres"
 SYNAPSE = CACHE / "synapse"
+OLDEST_SYNAPSE = CACHE / "synapse-oldest"
 
 # Debian installs PostgreSQL with a running cluster; the tests make their own, and this machine may not want one.
 NO_CLUSTER = pathlib.Path("/etc/postgresql-common/createcluster.conf")
@@ -150,3 +151,4 @@ def servers() -> None:
     """What is needed to run PostgreSQL and Synapse on this machine itself."""
     postgresql()
     virtualenv(SYNAPSE, ROOT / "tests" / "requirements-synapse.txt")
+    virtualenv(OLDEST_SYNAPSE, ROOT / "tests" / "requirements-synapse-oldest.txt")

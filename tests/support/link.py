@@ -1,11 +1,16 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""A way to a server that can be cut, as by a firewall that resets, fall silent, as by a cable pulled, or be a long one."""
+"""A way to a server that can be cut, as by a firewall that resets, fall silent, as by a cable pulled, or be a long one.
+
+python3 link.py PORT DELAY     a long one, until its standard input ends; it says its own port
+"""
 
 import asyncio
 import contextlib
 import ctypes
 import socket
 import struct
+import subprocess
+import sys
 import threading
 
 # linux/filter.h and asm-generic/socket.h: a program of one instruction, "return 0", takes no byte of a packet.
@@ -118,3 +123,18 @@ async def _arrive(on_the_way: asyncio.Queue, writer) -> None:
             raise ConnectionResetError
         writer.write(piece)
         await writer.drain()
+
+
+@contextlib.contextmanager
+def long(target: int, delay: float):
+    """Yield the port of a way to ``target`` in a process and a session of its own: what is measured does not keep it waiting."""
+    words = [sys.executable, __file__, str(target), str(delay)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        yield int(process.stdout.readline())
+        process.stdin.close()
+
+
+if __name__ == "__main__":
+    with Link(int(sys.argv[1]), float(sys.argv[2])) as link:
+        print(link.port, flush=True)
+        sys.stdin.read()

@@ -1,0 +1,94 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""_rows, and what _lines and _compare make of rows that are read piece by piece: the same as of those that are read whole."""
+
+import sqlite3
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _compare, _lines, _rows
+
+pytestmark = pytest.mark.skipif(not hasattr(sqlite3.Connection, "blobopen"), reason="Python 3.10 cannot read in pieces")
+
+KINDS = {
+    "number": "bigint",
+    "word": "text",
+    "short": "character varying(9)",
+    "flag": "boolean",
+    "content": "bytea",
+    "json": "jsonb",
+}
+TIMES = st.sampled_from([1, 1, 2000])
+TEXTS = st.builds(str.__mul__, st.text(st.characters(codec="utf-8"), max_size=9), TIMES)
+TEXTS |= st.sampled_from(["\x01", '"\x01\x01,\n' * 500, "\0", "x" * 3000 + "\0", "\\N", "ü" * 1500])
+VALUES = st.none() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | TEXTS
+VALUES |= st.builds(bytes.__mul__, st.binary(max_size=9), TIMES)
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Have rows be large from 2000 bytes on, and values be read 61 bytes at a time."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(_rows, "_LARGE", 2000)
+        patched.setattr(_rows, "_PIECE", 61)
+        yield
+
+
+def made(rows: list[tuple]) -> tuple:
+    """Return a database with ``rows`` in a table of all KINDS, and its _compare.Table."""
+    lite = sqlite3.connect(":memory:", isolation_level=None)
+    _compare.prepare(lite)
+    _lines.prepare(lite)
+    lite.execute(f"CREATE TABLE talk ({', '.join(KINDS)})")
+    lite.executemany(f"INSERT INTO talk VALUES ({', '.join('?' * len(KINDS))})", rows)
+    columns = [_compare.column(name, f't."{name}"', kind, kind == "boolean") for name, kind in KINDS.items()]
+    return lite, _compare.Table("talk", '"talk" AS t', tuple(columns))
+
+
+def lines(lite, table, size: int = 1009) -> tuple:
+    found = _lines.Lines(lite, table)
+    content = b"".join(iter(lambda: found.read(size), b""))
+    return content, found.rows, found.dropped
+
+
+def plain(table) -> _compare.Table:
+    """Return the table without what only a server can read."""
+    return _compare.Table(table.name, table.source, tuple(table.plain))
+
+
+@given(st.lists(st.tuples(*[VALUES] * len(KINDS)), max_size=6))
+def test_rows_in_pieces_are_the_rows(small, rows):
+    lite, table = made(rows)
+    sums = _compare.lite_sums(lite, None, plain(table))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(_rows, "_LARGE", 1 << 20)
+        assert lines(lite, table) == lines(made(rows)[0], table)
+        whole = made(rows)[0]
+        assert sums == _compare.lite_sums(whole, None, plain(table))
+        expected = lines(whole, table)
+    assert lines(lite, table) == expected
+
+
+@given(st.lists(st.tuples(*[VALUES] * len(KINDS)), min_size=1, max_size=4), st.data())
+def test_the_mark_of_large_rows_tells_them_apart(small, rows, data):
+    lite, table = made(rows)
+    share = _compare.Share("talk", "here", -(2**63), 2**63 - 1)
+    before = _compare.lite_mark(lite, table, share)
+    assert before == _compare.lite_mark(made(rows)[0], table, share)
+    column, value = data.draw(st.sampled_from(list(KINDS))), data.draw(VALUES)
+    changed = lite.execute(
+        f"UPDATE talk SET {column} = ?1 WHERE rowid = 1 AND ({column}, typeof({column})) IS NOT (?1, typeof(?1))", (value,)
+    )
+    assert (before == _compare.lite_mark(lite, table, share)) == (changed.rowcount == 0)
+
+
+def test_small_rows_stand_between_large_ones_in_their_order(small):
+    lite, table = made([(number, "x" * (3000 * (number % 2)), None, None, None, None) for number in range(9)])
+    found = list(_rows.each(lite, table, "t.word"))
+    assert {row[0] for row in found if len(row) == 1} >= {2, 4, 6, 8} and len(found[-1]) == 2
+    assert [row[0] for row in found] == list(range(1, 10))
+    assert [row[0] for row in _rows.each(lite, table, "t.word", low=3, high=6)] == [3, 4, 5, 6]
+    assert [row[0] for row in _rows.each(lite, table, "t.word", among="SELECT 2 UNION SELECT 5")] == [2, 5]
+    assert {len(row) for row in _rows.each(lite, table, "t.word", whole=True)} == {2}
+    assert lite.execute("SELECT max(length(word)) FROM talk").fetchone() == (3000,), "the limit has not been lifted"
