@@ -25,9 +25,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__.splitlines()[0])
     parser.add_argument("only", nargs="?", choices=["no_op", "move"])
     parser.add_argument("--sizes", nargs="+", type=int, metavar="SIZE", default=[1, 5, 20])
-    parser.add_argument(
-        "--runs", type=int, metavar="RUNS", help="how often each step runs; by default 3 times up to size 5, then once"
-    )
+    parser.add_argument("--runs", type=int, metavar="RUNS", default=3, help="how often each step runs")
     wish = parser.parse_args()
     folder = os.environ.get("BENCH_FOLDER")
     if os.geteuid() != 0:
@@ -55,7 +53,7 @@ def measure(folder: pathlib.Path, wish: argparse.Namespace) -> int:
         return 0
     # This one needs psycopg2, so it runs by the interpreter that has it.
     words = [programs / "python", "-u", pathlib.Path(__file__).with_name("move.py"), folder, tools.synapse(folder, ordinary.ROOT)]
-    words += ["--sizes", *map(str, wish.sizes), *(["--runs", str(wish.runs)] if wish.runs else [])]
+    words += ["--sizes", *map(str, wish.sizes), "--runs", str(wish.runs)]
     return subprocess.run(words, check=False).returncode
 
 

@@ -95,11 +95,16 @@ def write(base: Base, target: pathlib.Path, copies: int) -> None:
     grow(base, target, 1, copies)
 
 
-def grow(base: Base, target: pathlib.Path, start: int, stop: int) -> None:
-    """Add the copies numbered from ``start`` to ``stop`` - 1 to the database ``target``, which has the earlier ones."""
-    with contextlib.closing(sqlite3.connect(target, isolation_level=None)) as connection:
-        for setting in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -400000", "temp_store = MEMORY"):
+def grow(base: Base, target: pathlib.Path, start: int, stop: int, in_use: bool = False) -> None:
+    """Add the copies numbered from ``start`` to ``stop`` - 1 to the database ``target``, which has the earlier ones.
+
+    ``in_use``: Synapse has it open.
+    """
+    with contextlib.closing(sqlite3.connect(target, timeout=60, isolation_level=None)) as connection:
+        for setting in ("synchronous = OFF", "cache_size = -400000", "temp_store = MEMORY"):
             connection.execute(f"PRAGMA {setting}")
+        if not in_use:
+            connection.execute("PRAGMA journal_mode = OFF")
         connection.execute("ATTACH ? AS base", (str(base.file),))
         connection.execute("BEGIN")
         for table in _copied(connection, "base"):
@@ -111,13 +116,14 @@ def grow(base: Base, target: pathlib.Path, start: int, stop: int) -> None:
             )
         _advance(connection, (stop - 1) * base.span)
         connection.execute("COMMIT")
-        connection.execute("PRAGMA journal_mode = WAL")
+        if not in_use:
+            connection.execute("PRAGMA journal_mode = WAL")
 
 
 def record_of(base: Base, copy: int) -> dict:
     """Return what conversation.check() reads of the copy numbered ``copy``; files of media are not copied."""
     if copy == 0:
-        return base.record
+        return {**base.record, "media": {}}
     return {**json.loads(json.dumps(base.record).replace(_SERVER, f".{copy}{_SERVER}")), "media": {}}
 
 

@@ -21,12 +21,9 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from benchmarks import homeserver, measured
+from benchmarks import downtime, homeserver, measured
 from benchmarks.measured import Measured
-from support import clusters, conversation, link
-
-# Sizes up to this one are measured three times where nothing else is asked for.
-_AFFORDABLE = 5
+from support import clusters, conversation, link, playbooks
 
 _PASSWORD = "the benchmark's word"
 
@@ -66,6 +63,7 @@ class Size:
     mebibytes: int
     figures: dict[str, list[Measured]] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
+    downtimes: list[dict[str, float]] = dataclasses.field(default_factory=list)
 
     def seconds(self, step: str, routine: bool = False) -> list[float]:
         return [found.synapse_seconds if routine else found.seconds for found in self.figures[step]]
@@ -83,6 +81,7 @@ class Bench:
 
     def __init__(self, base: homeserver.Base, folder: pathlib.Path, cluster: clusters.Cluster, collections: pathlib.Path) -> None:
         self.base, self.cluster, self.collections, self.python = base, cluster, collections, base.server.python
+        self.tools = playbooks.Tools(collections / "ansible" / "bin", collections / "collections")
         self.live, self.copy, self.config = folder / "live.db", folder / "copy.db", folder / "homeserver-postgres.yaml"
         self.login = self._reached_by(cluster.port)
         self.source, self.copying = {"sqlite_database": str(self.copy)}, {"src": str(self.live), "dest": str(self.copy)}
@@ -102,7 +101,7 @@ class Bench:
         found = Size(size, homeserver.rows(self.live), self.live.stat().st_size >> 20)
         print(f"\n{size}x: {found.rows} rows, {found.mebibytes} MiB, made in {time.monotonic() - started:.0f} s.", flush=True)
         for engine in ENGINES:
-            self._measure_engine(found, engine, runs if engine == "copy" or size <= _AFFORDABLE else 1)
+            self._measure_engine(found, engine, runs)
         self._measure_far(found, runs)
         for again in range(runs):
             found.notes.append(self._go_on(size, again))
@@ -118,6 +117,9 @@ class Bench:
             measured.run("synapse_sqlite_snapshot", self.copying, self.collections, self.python)
             self._run(found, CHANGED, "synapse_port", {**self.source, **self.synapse})
         self._restore(found, runs)
+        for _again in range(runs):
+            found.downtimes.append(downtime.measure(self.base, self.copy.parent, self.cluster, self.tools, size))
+            print(f"{size}x downtime with 1 % new: {found.downtimes[-1]['whole']:.1f} s", flush=True)
         return found
 
     def _measure_engine(self, found: Size, engine: str, runs: int) -> None:
@@ -243,8 +245,9 @@ def show(sizes: list[Size]) -> None:
         print(f"1 % changed, copy, to nothing new, synapse {found.median(CHANGED) / second['synapse']:.3f}")
         print(f"verify to the routine's run with nothing new {found.median(VERIFY) / second['synapse']:.3f}")
         print(f"verify, nothing new, to verify {found.median(VERIFY_SECOND) / found.median(VERIFY):.2f}")
-        downtime = found.median(AGAIN) + found.median(GROWN) + found.median(CARRY)
-        print(f"The steps of a downtime with 1 % new, without Synapse's own stop and start: {downtime:.1f} s")
+        print("For how long the playbook has Synapse down, with 1 % new, and of what that is made:")
+        for part in found.downtimes[0]:
+            _line(f"downtime, {part}", [each[part] for each in found.downtimes])
     print("\nMemory at the peak of all processes together, MiB (Synapse's own code apart):")
     first, last = sizes[0], sizes[-1]
     print(f"{'':26}" + "".join(f"{found.size:>8}x" for found in sizes) + f"   {last.size}x : {first.size}x")
@@ -257,9 +260,9 @@ def show(sizes: list[Size]) -> None:
     sys.stdout.flush()
 
 
-def _line(name: str, seconds: list[float], rows: int) -> None:
+def _line(name: str, seconds: list[float], rows: int = 0) -> None:
     median = statistics.median(seconds)
-    rate = f"{rows / median:9.0f}" if median else ""
+    rate = f"{rows / median:9.0f}" if median and rows else ""
     print(f"{name:26}{min(seconds):9.2f}{median:9.2f}{max(seconds):9.2f}{'':13}{rate:9}{len(seconds):7}")
 
 
@@ -274,7 +277,7 @@ def main() -> int:
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("synapse", type=pathlib.Path)
     parser.add_argument("--sizes", nargs="+", type=int, required=True)
-    parser.add_argument("--runs", type=int)
+    parser.add_argument("--runs", type=int, required=True)
     words = parser.parse_args()
     installation = clusters.installations()[0]
     print(f"\nThe move from SQLite, on {machine()}, PostgreSQL {installation.major}", flush=True)
@@ -286,7 +289,7 @@ def main() -> int:
             cluster.rows("CREATE ROLE synapse LOGIN PASSWORD %s", _PASSWORD)
             bench = Bench(base, folder, cluster, words.folder)
             sizes = sorted(set(words.sizes))
-            show([bench.measure(size, words.runs or (3 if size <= _AFFORDABLE else 1)) for size in sizes])
+            show([bench.measure(size, words.runs) for size in sizes])
     except (measured.Failed, conversation.Unlike, RuntimeError) as reason:
         print(f"make bench: {reason}", file=sys.stderr)
         return 1

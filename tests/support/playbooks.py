@@ -17,8 +17,17 @@ from support import clusters, loopback, synapse
 
 _CACHE = pathlib.Path(__file__).parents[2] / ".cache"
 
+
+@dataclasses.dataclass(frozen=True)
+class Tools:
+    """Where Ansible's ``programs`` and the ``collections`` are."""
+
+    programs: pathlib.Path = _CACHE / "venv" / "bin"
+    collections: pathlib.Path = _CACHE / "collections"
+
+
 # The longest that any play of the tests may take, in seconds.
-_PATIENCE = 180
+_PATIENCE = 300
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +49,10 @@ class Site:
     The server is one that others run (mode external); the role and the database have names of their own on it.
     """
 
-    def __init__(self, folder: pathlib.Path, cluster: clusters.Cluster, server: synapse.Homeserver) -> None:
-        self.folder, self.cluster, self.server = folder, cluster, server
+    def __init__(
+        self, folder: pathlib.Path, cluster: clusters.Cluster, server: synapse.Homeserver, tools: Tools = Tools()
+    ) -> None:
+        self.folder, self.cluster, self.server, self.tools = folder, cluster, server, tools
         self.name = f"site_{secrets.token_hex(4)}"
         self.output = folder / "play.log"
         self.old = server.config.with_name("homeserver-old-sqlite.yaml")
@@ -91,7 +102,7 @@ class Site:
         name = playbook if "/" in playbook else f"matrixops.synapse_postgres.{playbook}"
         with self.output.open("w") as stream:
             process = subprocess.Popen(
-                [_CACHE / "venv" / "bin" / "ansible-playbook", "-vvv", "-i", inventory, name, *words],
+                [self.tools.programs / "ansible-playbook", "-vvv", "-i", inventory, name, *words],
                 cwd=self.folder,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
@@ -135,11 +146,11 @@ class Site:
     def _environment(self) -> dict:
         return {
             **os.environ,
-            "PATH": os.pathsep.join([str(_CACHE / "venv" / "bin"), os.environ.get("PATH", os.defpath)]),
+            "PATH": os.pathsep.join([str(self.tools.programs), os.environ.get("PATH", os.defpath)]),
             "LC_ALL": "C.UTF-8",
             "ANSIBLE_HOME": str(self.folder / "ansible"),
             "ANSIBLE_REMOTE_TMP": str(self.folder / "ansible" / "tmp"),
-            "ANSIBLE_COLLECTIONS_PATH": str(_CACHE / "collections"),
+            "ANSIBLE_COLLECTIONS_PATH": str(self.tools.collections),
             "ANSIBLE_LOCALHOST_WARNING": "false",
             "ANSIBLE_NOCOLOR": "true",
         }
