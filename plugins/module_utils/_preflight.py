@@ -15,6 +15,7 @@ import sqlite3
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
     _connection,
+    _copy,
     _database,
     _move,
     _routine,
@@ -92,6 +93,8 @@ def look(params: dict) -> dict:
         folder = existing(params["folder"]) if params["command"] else None
         synapse = _synapse.ask(_synapse.python_words(params), config if server else None, folder)
     if source and synapse:
+        # A row that refers to a later one of its own table goes over with it by the engine copy, and alone by the routine.
+        synapse["one_by_one"] = params["engine"] == "synapse" or not _copy.knows(synapse)
         _compare(report, path, source, synapse, config, refusal_told=bool(server and server["wrong"]))
     sizes = _sizes(report, path, params["folder"], params["space"], server)
     return {
@@ -412,12 +415,13 @@ class _Comparison:
             f"What they belong to is gone: delete them with Synapse stopped (DELETE FROM {table.name} WHERE rowid IN ...); "
             "keep a copy of the file.",
         )
-        if key["parent"] == table.name:
+        if key["parent"] == table.name and self.synapse["one_by_one"]:
             self._tell_references(
                 table.name,
                 _values.too_early(key, table.columns) + sent,
                 f"refer by {names} to later rows of the same table, which the routine sends after them: PostgreSQL refuses it",
-                f"With Synapse stopped, UPDATE {table.name} SET {names} = NULL WHERE rowid IN ...; keep a copy of the file.",
+                f"Port with engine: copy, if it knows this release; or, with Synapse stopped, UPDATE {table.name} SET {names} ="
+                " NULL WHERE rowid IN ...; keep a copy of the file.",
             )
 
     def _tell_references(self, table: str, where: str, words: str, remedy: str) -> None:

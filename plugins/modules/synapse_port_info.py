@@ -58,6 +58,13 @@ options:
         M(matrixops.synapse_postgres.synapse_port) can. Otherwise they are a problem.
     type: bool
     default: false
+  engine:
+    description:
+      - What will carry the rows over, as in M(matrixops.synapse_postgres.synapse_port). V(synapse) has one problem more, rows
+        that refer to later rows of their own table.
+    type: str
+    choices: [copy, synapse]
+    default: copy
 requirements:
   - psycopg2 and PyYAML, for the Python that Ansible uses there or for O(synapse_python)
 seealso:
@@ -167,6 +174,7 @@ def main() -> None:
             folder=dict(type="path", required=True),
             **_synapse.CALLED,
             drain_background_updates=dict(type="bool", default=False),
+            engine=dict(type="str", choices=["copy", "synapse"], default="copy"),
         ),
         mutually_exclusive=[("synapse_python", "command")],
         required_one_of=[("synapse_python", "command")],

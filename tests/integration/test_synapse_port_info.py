@@ -126,7 +126,7 @@ def test_everything_planted_is_in_one_report(run, move):
     )
     before = traces(move)
     for check in (False, True):
-        found = run("synapse_port_info", options(move), check=check)
+        found = run("synapse_port_info", {**options(move), "engine": "synapse"}, check=check)
         assert not found["movable"] and traces(move) == before
         problems = found["problems"]
         for name, (_script, table, rows, words, _fails) in DEFECTS.items():
@@ -146,6 +146,12 @@ def test_the_routine_does_fail_at_what_is_called_a_problem(move, name):
     plant(move, _GROUND, DEFECTS[name][0])
     with pytest.raises(RuntimeError):
         move.routine()
+
+
+def test_a_renewed_token_is_no_problem_for_the_engine_copy(run, move):
+    plant(move, DEFECTS["a renewed token"][0])
+    assert run("synapse_port_info", options(move))["movable"]
+    assert run("synapse_port", {**move.options, "engine": "copy"})["finished"]
 
 
 def test_a_row_that_is_left_out_makes_orphans(run, move):
