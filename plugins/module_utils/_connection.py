@@ -10,6 +10,7 @@ import contextlib
 import sys
 import time
 
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _certificate
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 try:
@@ -178,6 +179,9 @@ def _open(libpq: dict, what: str):
 
 def _no_connection(libpq: dict, words: str) -> Refusal:
     """Return the Refusal for libpq's ``words`` on a failed connection, with the remedy for the common causes."""
+    if "does not match host name" in words:
+        names = _certificate.presented(libpq["host"], int(libpq.get("port") or 5432), libpq.get("sslrootcert"))
+        return _certificate.refuse_name(libpq["host"], names)
     causes = {
         "password authentication failed": "Check login_user and login_password.",
         "no password supplied": "Give login_password.",
@@ -187,6 +191,7 @@ def _no_connection(libpq: dict, words: str) -> Refusal:
         "Ident authentication failed": "Put a rule with scram-sha-256 before the ident line in pg_hba.conf "
         "(module postgres_hba) and reload.",
         "does not exist": "Check login_user and login_db.",
+        "certificate verify failed": "Give in ca_cert the certificate of the authority that issued the server's.",
         "SSL": "Check ssl_mode, ca_cert, ssl_cert and ssl_key, and whether the server has ssl on.",
     }
     remedy = next(

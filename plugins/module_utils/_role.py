@@ -146,6 +146,32 @@ def drop(cursor, name: str) -> None:
     cursor.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
 
 
+def short_of_connections(cursor, wanted: int, limit: int) -> list[str]:
+    """Return warnings where ``wanted`` connections of a role's do not fit under its own ``limit`` (-1: none) or the server's.
+
+    A warning and no refusal: Synapse opens that many only when all of its processes are busy at once (manual, section 20.3.1).
+    """
+    # The last of these is there since PostgreSQL 16.
+    cursor.execute(
+        "SELECT current_setting('max_connections')::int, current_setting('superuser_reserved_connections')::int"
+        " + coalesce(current_setting('reserved_connections', true)::int, 0)"
+    )
+    most, reserved = cursor.fetchone()
+    found = []
+    if wanted > most - reserved:
+        found.append(
+            f"Synapse's processes open up to {wanted} connections, and the server has {most - reserved}: max_connections is "
+            f"{most}, of which {reserved} are reserved. Raise max_connections to {wanted + reserved} or more, or lower the "
+            "pools of Synapse's processes (cp_max)."
+        )
+    if 0 <= limit < wanted:
+        found.append(
+            f"Synapse's processes open up to {wanted} connections, and their role may have {limit}. Raise its connection "
+            "limit, or lower the pools of Synapse's processes (cp_max)."
+        )
+    return found
+
+
 def require_possible(params: dict) -> None:
     """Raise Refusal for a name or a password in ``params`` that no role can have."""
     _connection.require_name("role", params["name"])

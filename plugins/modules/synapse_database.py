@@ -13,8 +13,12 @@ description:
   - Makes a login role, a database that it owns, and rules in pg_hba.conf that let it in, as the modules
     M(matrixops.synapse_postgres.postgres_role), M(matrixops.synapse_postgres.postgres_database) and
     M(matrixops.synapse_postgres.postgres_hba) do, with what Synapse needs for all that they can be told.
-  - All three are looked at before any is touched, so that a database of the wrong locale or a rule that cannot be placed
-    is refused while everything is still as it was; and it takes one connection instead of three.
+  - The database is its owner's alone. What every role may do with a new database (C(CONNECT), C(TEMPORARY), and before
+    PostgreSQL 15 C(CREATE) in the schema C(public)) is revoked from C(PUBLIC); the owner may make tables in that schema
+    whatever the server's version, and what a role was granted by name stays. Where the role that connects may not revoke it,
+    a warning says so.
+  - All of it is looked at before any is touched, so that a database of the wrong locale or a rule that cannot be placed
+    is refused while everything is still as it was.
 version_added: 0.1.0
 author: The matrixops.synapse_postgres contributors (@matrixops)
 extends_documentation_fragment:
@@ -33,19 +37,47 @@ options:
     required: true
   password:
     description:
-      - Password of the role.
+      - Password of the role. The methods V(scram-sha-256) and V(md5) need one.
     type: str
-    required: true
   connection_limit:
     description:
       - How many connections the role may have at once; V(-1) for no limit. Without it the limit is left as it is.
     type: int
+  connections:
+    description:
+      - How many connections Synapse's processes can open together, C(cp_max) of each. A warning says so where the server
+        (C(max_connections) but for what it reserves) or the role's limit has fewer.
+    type: int
   clients:
     description:
-      - Addresses that the role may connect from to the database with its password, as in pg_hba.conf.
+      - Addresses that the role may connect from to the database, as in pg_hba.conf, and V(local) for the Unix socket.
     type: list
     elements: str
     default: []
+  method:
+    description:
+      - How the role proves at O(clients) who it is.
+      - V(scram-sha-256) and V(md5) by its password; V(md5) is for clients that know nothing better. The password is kept as
+        a SCRAM verifier with either, and V(md5) then still lets in who proves it by SCRAM.
+      - V(peer) by the operating system user, which O(system_users) names; through the Unix socket alone.
+      - V(cert) by a client certificate that has the role's name as its common name and was issued by an authority that the
+        server trusts (C(ssl_ca_file)); by TLS alone.
+      - V(trust) not at all. Whoever can connect from one of O(clients) is let in; there is a warning.
+    type: str
+    choices: [scram-sha-256, md5, peer, cert, trust]
+    default: scram-sha-256
+  system_users:
+    description:
+      - Operating system users who may be the role by the method V(peer), in the map C(synapse) of pg_ident.conf.
+    type: list
+    elements: str
+    default: []
+  tls:
+    description:
+      - Whether only encrypted connections are let in from addresses. A rule of this module's for the same connections
+        without TLS is then removed.
+    type: bool
+    default: false
   rules:
     description:
       - Further rules for pg_hba.conf. Where there are none, and no O(clients), the file is left alone.
@@ -102,6 +134,16 @@ EXAMPLES = r"""
     user: synapse
     password: "{{ synapse_postgres_password }}"
     clients: [127.0.0.1/32, 10.1.2.3/32]
+
+- name: The same without a password, for a homeserver that comes through the Unix socket
+  become: true
+  become_user: postgres
+  matrixops.synapse_postgres.synapse_database:
+    name: synapse
+    user: synapse
+    clients: [local]
+    method: peer
+    system_users: [matrix-synapse]
 """
 
 RETURN = r"""
@@ -113,6 +155,13 @@ database:
   description: The database, as M(matrixops.synapse_postgres.postgres_database) returns it.
   returned: always
   type: dict
+rights:
+  description:
+    - What every role may do with the database, and what its owner was given, as it is now, or would be; but for the rights that
+      an owner has in any case.
+  returned: always
+  type: dict
+  sample: {everybody: [], owner: [CREATE ON SCHEMA public]}
 placed:
   description: The rules, as M(matrixops.synapse_postgres.postgres_hba) returns them.
   returned: always
@@ -122,38 +171,85 @@ placed:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _database, _hba_file, _role
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
+    _connection,
+    _database,
+    _hba_file,
+    _ident,
+    _rights,
+    _role,
+)
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, told_to
+
+WITH_PASSWORD = ("scram-sha-256", "md5")
 
 
-def steps(module, params: dict) -> list:
-    """Return the steps, each a function of (cursor, check_mode); Refusal for what cannot be meant."""
-    role = {**params, "name": params["user"], "attributes": _role.LEAST}
-    _role.require_possible(role)
+def require_possible(params: dict) -> None:
+    """Raise Refusal for what cannot be meant."""
+    method, addresses = params["method"], [client for client in params["clients"] if client != "local"]
+    _role.require_possible({"name": params["user"], "password": params["password"]})
     _connection.require_name("database", params["name"])
-    locale = {"encoding": "UTF8", "lc_collate": "C", "lc_ctype": "C", "template": "template0"}
-    database = {**params, "owner": params["user"], **locale}
+    if method in WITH_PASSWORD and params["password"] is None:
+        raise Refusal(f"The method {method} needs a password, and there is none.", "Give one, or another method.")
+    if method == "peer":
+        _ident.require_possible(params["system_users"], params["user"])
+        if addresses:
+            raise Refusal(
+                f"The method peer is for the Unix socket; {addresses[0]} is an address.", "Give local alone in clients."
+            )
+    if method == "cert" and len(addresses) < len(params["clients"]):
+        raise Refusal("The method cert is for TLS, which the Unix socket has not.", "Give addresses alone in clients.")
+
+
+def rules(params: dict) -> tuple[list, list]:
+    """Return the rules that let the role in, and those that are to go since they let the same connections in without TLS."""
     # Names are quoted, so that a database called all, or a role with a comma, means itself.
     names = {key: '"' + params[given].replace('"', '""') + '"' for key, given in {"database": "name", "user": "user"}.items()}
-    ours = [
-        {"type": "host", **names, "address": client, "method": "scram-sha-256", "options": None} for client in params["clients"]
-    ]
-    hba = {**params, "rules": _hba_file.rules(ours + params["rules"]), "path": None, "state": "present", "backup": False}
-    found = [
-        lambda cursor, check: _role.present(cursor, role, check),
-        lambda cursor, check: _database.present(cursor, database, check),
-    ]
-    return [*found, lambda cursor, check: _hba_file.step(module, cursor, hba, check)] if hba["rules"] else found
+    addresses = [{**names, "address": client} for client in params["clients"] if client != "local"]
+    local = [{"type": "local", **names}] if "local" in params["clients"] else []
+    tls = params["tls"] or params["method"] == "cert"
+    how = {"method": params["method"], "options": {"map": _ident.MAP} if params["method"] == "peer" else None}
+    ours = local + [{"type": "hostssl" if tls else "host", **address} for address in addresses]
+    wished = _hba_file.rules([{**rule, **how} for rule in ours] + params["rules"])
+    return wished, _hba_file.rules([{"type": "host", **address} for address in addresses], "absent") if tls else []
 
 
-def take(module, params: dict) -> list[dict]:
-    """Look at every step, and then take the ones that change something; return their results."""
+def steps(module, params: dict) -> dict:
+    """Return the steps by what each is about: functions of (cursor, check_mode); Refusal for what cannot be meant."""
+    require_possible(params)
+    role = {**params, "name": params["user"], "attributes": _role.LEAST}
+    locale = {"encoding": "UTF8", "lc_collate": "C", "lc_ctype": "C", "template": "template0"}
+    database = {**params, "owner": params["user"], **locale}
+    found = {
+        "role": lambda cursor, check: _role.present(cursor, role, check),
+        "database": lambda cursor, check: _database.present(cursor, database, check),
+        "rights": lambda cursor, check: _rights.present(cursor, params, check),
+    }
+    if params["method"] == "peer":
+        found["map"] = lambda cursor, check: _ident.step(module, cursor, params, check)
+    hba = {**params, "path": None, "backup": False}
+    wished, gone = rules(params)
+    if wished:
+        present = {**hba, "rules": wished, "state": "present"}
+        found["rules"] = lambda cursor, check: _hba_file.step(module, cursor, present, check)
+    if gone:
+        absent = {**hba, "rules": gone, "state": "absent"}
+        found["without TLS"] = lambda cursor, check: _hba_file.step(module, cursor, absent, check)
+    return found
+
+
+def take(module, params: dict) -> dict:
+    """Look at every step, and then take the ones that change something; return their results by what each is about."""
     planned = steps(module, params)
     with _connection.session(params, autocommit=True, what="synapse_database") as connection, connection.cursor() as cursor:
-        foretold = [step(cursor, True) for step in planned]
-        if module.check_mode:
-            return foretold
-        return [step(cursor, False) if result["changed"] else result for step, result in zip(planned, foretold)]
+        results = {what: step(cursor, True) for what, step in planned.items()}
+        for what, step in planned.items():
+            if results[what]["changed"] and not module.check_mode:
+                results[what] = step(cursor, False)
+        if params["connections"]:
+            limit = results["role"]["role"]["connection_limit"]
+            results["role"]["warnings"] = _role.short_of_connections(cursor, params["connections"], limit)
+    return results
 
 
 def main() -> None:
@@ -161,25 +257,34 @@ def main() -> None:
         argument_spec=_connection.connection_spec(
             name=dict(type="str", required=True),
             user=dict(type="str", required=True),
-            password=dict(type="str", required=True, no_log=True),
+            password=dict(type="str", no_log=True),
             connection_limit=dict(type="int"),
+            connections=dict(type="int"),
             clients=dict(type="list", elements="str", default=[]),
+            method=dict(type="str", choices=[*WITH_PASSWORD, "peer", "cert", "trust"], default="scram-sha-256"),
+            system_users=dict(type="list", elements="str", default=[]),
+            tls=dict(type="bool", default=False),
             rules=dict(type="list", elements="dict", default=[], options=_hba_file.RULE),
         ),
         supports_check_mode=True,
     )
+    params = module.params
     with told_to(module):
-        results = take(module, module.params)
-    role, database, *hba = results
-    for result in hba:
-        for warning in result["warnings"]:
-            module.warn(warning)
+        results = take(module, params)
+    if params["method"] == "trust":
+        module.warn(
+            f"Whoever can connect from {', '.join(params['clients']) or 'nowhere'} is let in to the database {params['name']!r} "
+            "as Synapse, without a password (method trust)."
+        )
+    for warning in [warning for result in results.values() for warning in result.get("warnings", [])]:
+        module.warn(warning)
     module.exit_json(
-        changed=any(result["changed"] for result in results),
-        role=role["role"],
-        database=database["database"],
-        placed=hba[0]["placed"] if hba else [],
-        diff=[result["diff"] for result in results if result["changed"]],
+        changed=any(result["changed"] for result in results.values()),
+        role=results["role"]["role"],
+        database=results["database"]["database"],
+        rights=results["rights"]["rights"],
+        placed=results["rules"]["placed"] if "rules" in results else [],
+        diff=[result["diff"] for result in results.values() if result["changed"]],
     )
 
 
