@@ -93,7 +93,7 @@ def test_what_was_lost_is_made_anew(run, folder, lost):
         ({"names": ["a,DNS:b"]}, "is no host name"),
         ({"folder": "here"}, "no absolute path"),
         ({"days": 10, "renew_days": 10}, "cannot be renewed 10 days before"),
-        ({"folder": "/nowhere/at/all"}, "/nowhere/at/all"),
+        ({"folder": "/nowhere/at/all"}, "/nowhere/at is no folder"),
     ],
 )
 def test_bad_input_is_refused(run, folder, others, words):
