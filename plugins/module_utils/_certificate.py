@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The server's certificate: one of a private authority's that is made here, or one that was given; and the names it carries.
+"""Certificates of a private authority's that are made here, or ones that were given; and the names they carry.
 
 The program openssl does the cryptography. An authority is a folder with ca.crt, ca.key (which nobody else reads), and pairs
-server-N.crt and server-N.key, of which the one with the greatest N counts. A renewed certificate thus comes with a new path
-for the server's ssl_cert_file, so that both its files come into force at once, or none.
+server-N.crt and server-N.key, and client-N likewise, of which the one with the greatest N counts. A renewed certificate thus
+comes with a new path for the server's ssl_cert_file, so that both its files come into force at once, or none.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ AUTHORITY_DAYS = 36500
 _SSL_REQUEST = bytes.fromhex("0000000804d2162f")
 
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*")
-_PAIR = re.compile(r"server-([0-9]+)\.crt")
+_ROLE_NAME = re.compile(r"[A-Za-z0-9_@.-]+( [A-Za-z0-9_@.-]+)*")
 
 # What openssl reads: the extensions of RFC 5280, section 4.2.1.
 _SETTINGS = """\
@@ -46,20 +46,26 @@ CN = {common_name}
 basicConstraints = critical, CA:TRUE, pathlen:0
 keyUsage = critical, keyCertSign, cRLSign
 subjectKeyIdentifier = hash
-[server]
+[pair]
 basicConstraints = critical, CA:FALSE
 keyUsage = critical, digitalSignature
-extendedKeyUsage = serverAuth
+extendedKeyUsage = {purpose}Auth
 subjectKeyIdentifier = hash
 authorityKeyIdentifier = keyid
-subjectAltName = {names}
 """
 
 
-def require_names(names: list[str]) -> None:
-    """Raise Refusal unless each of ``names`` is a host name or an address that a certificate can carry."""
+def require_names(purpose: str, names: list[str]) -> None:
+    """Raise Refusal unless ``names`` are host names and addresses for the ``purpose`` server, or one role for client."""
     if not names:
         raise Refusal("The certificate would carry no name.", "Give the names and addresses that Synapse connects to.")
+    if purpose == "client":
+        # A role's name fits into a common name, which has at most 64 characters (RFC 5280, appendix A.1).
+        if len(names) > 1 or not _ROLE_NAME.fullmatch(names[0]) or len(names[0]) > 63:
+            raise Refusal(
+                f"{', '.join(names)} cannot be the common name of a client's certificate.", "Give one simple role name."
+            )
+        return
     for name in names:
         if not _address(name) and not (_HOST_NAME.fullmatch(name) and len(name) <= 253):
             raise Refusal(f"{name!r} is no host name and no address.", "Give names such as db.example.org or 10.1.2.3.")
@@ -140,28 +146,30 @@ def presented(host: str, port: int, authority: str | None) -> list[str]:
     return [_shown(name) for name in alternative or common]
 
 
-def present(folder: str, names: list[str], days: int, renew_days: int, check_mode: bool) -> dict:
+def present(folder: str, purpose: str, names: list[str], days: int, renew_days: int, check_mode: bool) -> dict:
     """Have an authority in ``folder``, and a certificate of it that carries ``names`` and is valid for ``renew_days`` more.
 
-    Returns the result of the module postgres_certificate; in check mode the paths that would be there.
+    Its ``purpose`` is server or client. Returns the result of the module postgres_certificate; in check mode the paths that
+    would be there.
     """
     home = pathlib.Path(folder)
     _require_openssl()
     if not home.parent.is_dir():
         raise Refusal(f"{home.parent} is no folder.", f"Make it, for the folder {home.name} in it, or give another path.")
     authority, key = home / "ca.crt", home / "ca.key"
-    numbers = sorted(int(found[1]) for found in map(_PAIR.fullmatch, os.listdir(home)) if found) if home.is_dir() else []
-    newest = home / f"server-{numbers[-1]}.crt" if numbers else None
+    there = re.findall(rf"^{purpose}-([0-9]+)\.crt$", "\n".join(os.listdir(home)), re.MULTILINE) if home.is_dir() else []
+    numbers = sorted(map(int, there))
+    newest = home / f"{purpose}-{numbers[-1]}.crt" if numbers else None
     reason = _reason(authority, key, newest, names, renew_days)
     number = numbers[-1] + bool(reason) if numbers else 1
-    certificate = home / f"server-{number}.crt"
+    certificate = home / f"{purpose}-{number}.crt"
     if reason and not check_mode:
-        _make_authority(home, names[0])
-        _make_pair(home, certificate.stem, names, days)
+        _make_authority(home)
+        _make_pair(home, certificate.stem, purpose, names, days)
         # The one before stays until the server has loaded the new one.
         for old in numbers[:-1]:
             for suffix in (".crt", ".key"):
-                (home / f"server-{old}{suffix}").unlink(missing_ok=True)
+                (home / f"{purpose}-{old}{suffix}").unlink(missing_ok=True)
     return {
         "changed": bool(reason),
         "reason": reason,
@@ -190,27 +198,27 @@ def _reason(authority: pathlib.Path, key: pathlib.Path, newest: pathlib.Path | N
     return ""
 
 
-def _make_authority(home: pathlib.Path, name: str) -> None:
+def _make_authority(home: pathlib.Path) -> None:
     """Make the folder and the authority in it, unless it is there; the certificate comes last, for a run that is killed."""
     home.mkdir(mode=0o755, exist_ok=True)
     if (home / "ca.crt").exists() and (home / "ca.key").exists():
         return
     (home / "ca.crt").unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(dir=home) as made:
-        settings = _written(made, f"Authority of {name}"[:64], [name])
+        settings = _written(made, "Authority of Synapse's PostgreSQL", "server")
         words = ["-x509", "-extensions", "authority", "-days", str(AUTHORITY_DAYS), "-set_serial", _serial()]
         _new_key(made, settings, "-out", f"{made}/crt", *words)
         os.replace(f"{made}/key", home / "ca.key")
         _publish(f"{made}/crt", home / "ca.crt")
 
 
-def _make_pair(home: pathlib.Path, stem: str, names: list[str], days: int) -> None:
+def _make_pair(home: pathlib.Path, stem: str, purpose: str, names: list[str], days: int) -> None:
     """Make a key and a certificate for it; the certificate comes last, for a run that is killed."""
     with tempfile.TemporaryDirectory(dir=home) as made:
-        settings = _written(made, names[0][:64], names)
+        settings = _written(made, names[0], purpose, names if purpose == "server" else [])
         _new_key(made, settings, "-out", f"{made}/request")
         words = ["-in", f"{made}/request", "-CA", str(home / "ca.crt"), "-CAkey", str(home / "ca.key"), "-set_serial", _serial()]
-        words += ["-days", str(days), "-sha256", "-extfile", settings, "-extensions", "server", "-out", f"{made}/crt"]
+        words += ["-days", str(days), "-sha256", "-extfile", settings, "-extensions", "pair", "-out", f"{made}/crt"]
         _openssl("x509", "-req", *words)
         os.replace(f"{made}/key", home / f"{stem}.key")
         _publish(f"{made}/crt", home / f"{stem}.crt")
@@ -229,11 +237,12 @@ def _publish(made: str, path: pathlib.Path) -> None:
     os.replace(made, path)
 
 
-def _written(made: str, common_name: str, names: list[str]) -> str:
-    """Write openssl's settings into the folder ``made``; return their path."""
+def _written(made: str, common_name: str, purpose: str, names: list[str] = ()) -> str:
+    """Write openssl's settings into the folder ``made``, with the alternative ``names`` for a pair; return their path."""
     listed = ", ".join(f"{'IP' if _address(name) else 'DNS'}:{name}" for name in names)
     path = pathlib.Path(made) / "settings"
-    path.write_text(_SETTINGS.format(common_name=common_name, names=listed))
+    text = _SETTINGS.format(common_name=common_name[:64], purpose=purpose)
+    path.write_text(text + (f"subjectAltName = {listed}\n" if names else ""))
     return str(path)
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: postgres_certificate
-short_description: A server's certificate, from a private authority of its own
+short_description: A certificate for a server or its client, from a private authority
 description:
-  - Makes an authority in a folder, once, and with it a certificate that carries the names by which clients know the server.
-    The program C(openssl) does it.
+  - Makes an authority in a folder, once, and with it a certificate that carries the names by which clients know the server, or
+    the name of the role that a client logs in as. The program C(openssl) does it.
   - A certificate is made anew when it does not carry a name, when it will soon expire, or when another authority issued it.
     The new one comes under a new path, so that the server takes it and its key at once, when its C(ssl_cert_file) and
     C(ssl_key_file) are set to O(ignore:certificate) and O(ignore:key); the old one stays until the next.
@@ -26,9 +26,16 @@ options:
       - Absolute path of the authority's folder. It is made where it is not there; the folder that holds it has to be.
     type: path
     required: true
+  purpose:
+    description:
+      - Who shows the certificate.
+    type: str
+    choices: [server, client]
+    default: server
   names:
     description:
-      - Host names and addresses that the certificate is to carry. It may carry more.
+      - Host names and addresses that a server's certificate is to carry. It may carry more.
+      - For a client, the one role that it logs in as by the method C(cert).
     type: list
     elements: str
     required: true
@@ -102,7 +109,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors
 
 def require_possible(params: dict) -> None:
     """Raise Refusal for what cannot be meant."""
-    _certificate.require_names(params["names"])
+    _certificate.require_names(params["purpose"], params["names"])
     if not params["folder"].startswith("/"):
         raise Refusal(f"The folder {params['folder']} is no absolute path.", "Give one that begins with /.")
     if not 0 <= params["renew_days"] < params["days"]:
@@ -116,6 +123,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec=dict(
             folder=dict(type="path", required=True),
+            purpose=dict(type="str", choices=["server", "client"], default="server"),
             names=dict(type="list", elements="str", required=True),
             days=dict(type="int", default=1095),
             renew_days=dict(type="int", default=90),
@@ -125,7 +133,7 @@ def main() -> None:
     params = module.params
     with told_to(module):
         require_possible(params)
-        result = _certificate.present(params["folder"], params["names"], params["days"], params["renew_days"], module.check_mode)
+        result = _certificate.present(**params, check_mode=module.check_mode)
     module.exit_json(**result)
 
 

@@ -6,6 +6,7 @@ run at -vvv, and none of them may print a traceback or a password; see support/p
 """
 
 import contextlib
+import getpass
 import json
 import pathlib
 import shutil
@@ -260,7 +261,8 @@ def test_a_move_that_is_killed_again_and_again_is_ended_by_the_last_run(site, sa
     require_all_there(site, said, talk)
 
 
-def test_a_new_homeserver_starts_on_postgresql_and_follows_a_change_of_the_password(site):
+def new_homeserver(site):
+    """Give the site a homeserver that is not there yet, in the place of the copied one; return it."""
     server = synapse.Homeserver(site.folder / "new", site.server.port, site.server.python)
     site.server = server
     site.variables |= {
@@ -269,6 +271,11 @@ def test_a_new_homeserver_starts_on_postgresql_and_follows_a_change_of_the_passw
         "synapse_config_data_folder": str(server.folder / "data"),
         "synapse_config_listener_port": server.port,
     }
+    return server
+
+
+def test_a_new_homeserver_starts_on_postgresql_and_follows_a_change_of_the_password(site):
+    server = new_homeserver(site)
     assert site.play("site", "--check", "--diff").changed > 0 and not server.folder.exists()
     assert site.play("site").changed > 0
     record = conversation.hold(server.url, conversation.secret_of(server.config), users=1, rooms=1, messages=3)
@@ -288,6 +295,26 @@ def test_a_new_homeserver_starts_on_postgresql_and_follows_a_change_of_the_passw
     assert log.read_text().count("Server hostname:") == starts + 1
     conversation.check(server.url, record)
     assert site.play("site").changed == 0
+
+
+def test_a_homeserver_without_a_password_follows_a_change_of_the_method(site):
+    server, socket = new_homeserver(site), str(site.cluster.folder)
+    account = {"synapse_postgres_system_user": getpass.getuser(), "synapse_postgres_password": ""}
+    ways = [
+        {"synapse_postgres_auth": "peer", "synapse_postgres_host": socket, "synapse_database_clients": ["local"]},
+        {"synapse_postgres_auth": "trust", "synapse_database_clients": ["127.0.0.1/32"]},
+    ]
+    record = None
+    for way in ways:
+        site.variables |= {"synapse_postgres_host": "127.0.0.1", **account, **way}
+        told = site.play("site")
+        assert told.changed > 0 and ("Whoever can connect from 127.0.0.1/32" in told.output) == (way is ways[1])
+        found = yaml.safe_load(server.config.read_text())["database"]["args"]
+        assert "password" not in found and found["host"] == site.variables["synapse_postgres_host"]
+        record = record or conversation.hold(server.url, conversation.secret_of(server.config), users=1, rooms=1, messages=3)
+        conversation.check(server.url, record)
+        assert site.play("site").changed == 0
+    assert site.cluster.rows("SELECT rolpassword FROM pg_authid WHERE rolname = %s", site.name) == [(None,)]
 
 
 def state(site) -> tuple:

@@ -85,9 +85,23 @@ def test_what_was_lost_is_made_anew(run, folder, lost):
     assert not run("postgres_certificate", options(folder))["changed"]
 
 
+def test_a_clients_certificate_carries_the_role(run, folder):
+    server = run("postgres_certificate", options(folder))
+    made = run("postgres_certificate", {"folder": str(folder), "purpose": "client", "names": ["synapse"]})
+    assert made["certificate"].endswith("/client-1.crt") and made["authority_text"] == server["authority_text"]
+    assert looked(run, made, names=["synapse"])["problems"] == []
+    words = ["openssl", "verify", "-x509_strict", "-CAfile", made["authority"], "-purpose"]
+    subprocess.run([*words, "sslclient", made["certificate"]], check=True, capture_output=True)
+    assert subprocess.run([*words, "sslserver", made["certificate"]], check=False, capture_output=True).returncode
+    assert not run("postgres_certificate", options(folder))["changed"]
+    assert not run("postgres_certificate", {"folder": str(folder), "purpose": "client", "names": ["synapse"]})["changed"]
+
+
 @pytest.mark.parametrize(
     ("others", "words"),
     [
+        ({"purpose": "client"}, "cannot be the common name"),
+        ({"purpose": "client", "names": ["a/CN=b"]}, "cannot be the common name"),
         ({"names": []}, "would carry no name"),
         ({"names": ["not a name"]}, "'not a name' is no host name"),
         ({"names": ["a,DNS:b"]}, "is no host name"),

@@ -77,9 +77,9 @@ class Site:
         }
 
     def password(self) -> str:
-        """Return a new password, with all that breaks YAML, SQL and templates; no play may ever print it."""
+        """Return a new password of 200 characters, with all that breaks YAML, SQL and templates; no play may ever print it."""
         self._marks.append(f"Word{secrets.token_hex(8)}")
-        return f"{self._marks[-1]} 'it' \"is\" {{{{ x }}}} {{% y %}} %s \\ # : ü"
+        return f"{self._marks[-1]} 'it' \"is\" {{{{ x }}}} {{% y %}} %s \\ # : @ ü 🐘 ".ljust(200, "-")
 
     def play(self, playbook: str, *words: str, fails: bool = False, **variables) -> Played:
         """Run a playbook of the collection, or the file ``playbook``, to its end, with further ``variables``.
@@ -136,7 +136,8 @@ class Site:
     def _inventory(self, variables: dict) -> pathlib.Path:
         """Write the inventory. JSON is YAML; !unsafe: Ansible takes no brace in a password for a template."""
         lines = ["all:", "  vars:"]
-        lines += [f"    {key}: {'!unsafe ' * ('password' in key)}{json.dumps(value)}" for key, value in variables.items()]
+        for key, value in variables.items():
+            lines.append(f"    {key}: {'!unsafe ' * ('password' in key)}{json.dumps(value, ensure_ascii=False)}")
         lines += ["  children:", "    postgres: {hosts: {here: }}", "    synapse: {hosts: {here: }}", ""]
         path = self.folder / "inventory.yml"
         path.write_text("\n".join(lines))
