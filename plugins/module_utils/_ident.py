@@ -31,7 +31,8 @@ def placed(text: str, users: list[str], role: str) -> str:
     lines = _hba.parse(text)
     present = {tuple(field[0].text for field in line.fields) for line in lines if len(line.fields) == 3}
     newline = "\r\n" if "\r\n" in text else "\n"
-    fresh = [" ".join([MAP, _quoted(user), _quoted(role)]) + newline for user in users if (MAP, user, role) not in present]
+    missing = [user for user in dict.fromkeys(users) if (MAP, user, role) not in present]
+    fresh = [f"{MAP} {_quoted(user)} {_quoted(role)}{newline}" for user in missing]
     if not fresh:
         return text
     # A last line without an end is ended; one that a backslash continues, by the empty line that follows it.

@@ -20,6 +20,8 @@ SALT_BYTES = 16
 
 _VERIFIER = re.compile(r"SCRAM-SHA-256\$(\d+):([A-Za-z0-9+/=]+)\$([A-Za-z0-9+/=]+):([A-Za-z0-9+/=]+)")
 
+_MD5 = re.compile("md5[0-9a-f]{32}")
+
 # RFC 4013 section 2.3, on the tables of RFC 3454 that the standard library carries.
 _PROHIBITED = (
     stringprep.in_table_c12,
@@ -71,10 +73,15 @@ def matches(stored: str, password: str) -> bool:
 
 
 def kind(stored: str | None) -> str:
-    """Return how PostgreSQL keeps a password, by the content of pg_authid.rolpassword: none, scram-sha-256 or md5."""
+    """Return how PostgreSQL keeps a password, by the content of pg_authid.rolpassword: none, scram-sha-256, md5 or plain.
+
+    The last is left of servers before 10, which an upgrade by pg_upgrade carries on (src/backend/libpq/crypt.c).
+    """
     if not stored:
         return "none"
-    return "scram-sha-256" if _VERIFIER.fullmatch(stored) else "md5"
+    if _VERIFIER.fullmatch(stored):
+        return "scram-sha-256"
+    return "md5" if _MD5.fullmatch(stored) else "plain"
 
 
 def _breaks_direction(text: str) -> bool:

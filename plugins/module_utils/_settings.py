@@ -99,6 +99,11 @@ def wished(parameters: dict, settings: dict) -> dict[str, str]:
                 "Leave it out of the settings.",
             )
         found[name] = _spelt(name, row, value)
+    if found.get("ssl") == "on" and not parameters["ssl_library"]["setting"]:
+        raise Refusal(
+            "This PostgreSQL was built without TLS, and ssl cannot be on.",
+            "Use one that knows TLS, such as the distribution's, or leave TLS out (synapse_postgres_sslmode).",
+        )
     return dict(sorted(found.items()))
 
 

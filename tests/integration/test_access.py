@@ -178,6 +178,14 @@ def test_a_line_that_the_server_rejects_is_refused_before_anything_is_touched(se
     assert ident.read_text() == "mine root\n" and (server.data / "pg_hba.conf").read_text() == HBA
 
 
+def test_a_server_without_tls_is_told_to_be_one(server, run):
+    if server.installation.origin != "pypi":
+        pytest.skip("Debian's PostgreSQL knows TLS")
+    for check in (True, False):
+        refused = run("postgres_settings", {**server.login, "settings": {"ssl": True}}, check=check)
+        assert refused["failed"] and "built without TLS" in refused["msg"]
+
+
 @pytest.mark.parametrize(
     ("how", "words"),
     [

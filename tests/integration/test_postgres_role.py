@@ -56,6 +56,17 @@ def test_an_md5_password_becomes_scram_once(cluster, run, name):
     assert not run("postgres_role", options)["changed"]
 
 
+def test_a_password_kept_as_it_is_becomes_scram_once(cluster, run, name):
+    run("postgres_role", {**cluster.login, "name": name})
+    cluster.rows("UPDATE pg_authid SET rolpassword = 'known' WHERE rolname = %s", name)  # as pg_upgrade leaves it, from 9.6
+    options = {**cluster.login, "name": name, "password": "known"}
+    foretold = run("postgres_role", options, check=True)
+    done = run("postgres_role", options)
+    assert done["changes"] == ["password"] and done["diff"] == foretold["diff"] and done["diff"]["before"]["password"] == "plain"
+    assert stored(cluster, name).startswith("SCRAM")
+    assert not run("postgres_role", options)["changed"]
+
+
 def test_attributes_not_named_are_left_alone(cluster, run, name):
     run("postgres_role", {**cluster.login, "name": name, "attributes": ["LOGIN", "CREATEDB"]})
     result = run("postgres_role", {**cluster.login, "name": name, "attributes": ["NOLOGIN"]})

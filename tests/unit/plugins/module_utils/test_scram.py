@@ -56,7 +56,13 @@ def test_what_is_no_verifier_matches_nothing(stored):
 
 @pytest.mark.parametrize(
     ("stored", "kind"),
-    [(None, "none"), ("", "none"), ("md5abc", "md5"), (_scram.verifier("p", b"salt"), "scram-sha-256")],
+    [
+        (None, "none"),
+        ("", "none"),
+        ("md5" + "0a" * 16, "md5"),
+        ("md5 is old", "plain"),
+        (_scram.verifier("p", b"salt"), "scram-sha-256"),
+    ],
 )
 def test_kind(stored, kind):
     assert _scram.kind(stored) == kind
