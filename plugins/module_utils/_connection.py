@@ -177,10 +177,16 @@ def _open(libpq: dict, what: str):
         raise _no_connection(libpq, " ".join(str(error).split())) from error
 
 
+def _certificate_names(libpq: dict) -> list[str]:
+    """Return the names in the certificate of the server that ``libpq``'s keywords point to; none where they name several."""
+    host, port = libpq["host"], str(libpq.get("port") or 5432)
+    return _certificate.presented(host, int(port), libpq.get("sslrootcert")) if port.isdigit() and "," not in host else []
+
+
 def _no_connection(libpq: dict, words: str) -> Refusal:
     """Return the Refusal for libpq's ``words`` on a failed connection, with the remedy for the common causes."""
-    if "does not match host name" in words:
-        names = _certificate.presented(libpq["host"], int(libpq.get("port") or 5432), libpq.get("sslrootcert"))
+    names = _certificate_names(libpq) if "does not match host name" in words else []
+    if names:
         return _certificate.refuse_name(libpq["host"], names)
     causes = {
         "password authentication failed": "Check login_user and login_password.",
@@ -192,6 +198,7 @@ def _no_connection(libpq: dict, words: str) -> Refusal:
         "(module postgres_hba) and reload.",
         "does not exist": "Check login_user and login_db.",
         "certificate verify failed": "Give in ca_cert the certificate of the authority that issued the server's.",
+        "does not match host name": "Connect by a name that the certificate carries, or be content with verify-ca.",
         "SSL": "Check ssl_mode, ca_cert, ssl_cert and ssl_key, and whether the server has ssl on.",
     }
     remedy = next(

@@ -13,6 +13,7 @@ import subprocess
 import psycopg2
 import pytest
 
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _certificate
 from support import clusters, modules
 from support.link import Link
 
@@ -176,6 +177,23 @@ def test_a_line_that_the_server_rejects_is_refused_before_anything_is_touched(se
     refused = run("synapse_database", options)
     assert refused["failed"] and "rejects line 1 of its pg_ident.conf" in refused["msg"]
     assert ident.read_text() == "mine root\n" and (server.data / "pg_hba.conf").read_text() == HBA
+
+
+def test_a_renewed_certificate_is_shown_once_it_is_set(server, certificates, run):
+    allow(server, run, "scram-sha-256", tls=True)
+    renewed = {"folder": str(server.folder / "tls"), "names": ["localhost", "127.0.0.1", "new.example.org"]}
+    made = run("postgres_certificate", renewed)
+    if server.account:
+        shutil.chown(made["key"], server.account)
+    how = {"password": PASSWORD, "sslmode": "verify-full", "sslrootcert": certificates["ca"]}
+    with comes(server, **how) as before:
+        settings = {"ssl": True, "ssl_cert_file": made["certificate"], "ssl_key_file": made["key"]}
+        applied = run("postgres_settings", {**server.login, "settings": {**settings, "ssl_ca_file": certificates["ca"]}})
+        assert before and applied["changed"] and not applied["restart_required"]
+        with comes(server, **how) as after:
+            assert after
+    assert "new.example.org" in _certificate.presented("127.0.0.1", server.port, certificates["ca"])
+    assert not run("postgres_certificate", renewed)["changed"]
 
 
 def test_a_server_without_tls_is_told_to_be_one(server, run):
