@@ -109,6 +109,8 @@ def problems(path: str, key: str, names: list[str]) -> list[str]:
     It is to carry ``names``. The rules for the key's file are the server's (src/backend/libpq/be-secure-common.c); we run as
     the user that the server runs as.
     """
+    if not key:
+        return [f"The key of the certificate {path} is not named. Give the path of its file."]
     found = read(path)
     wrong = [str(refuse_name(name, found["names"])) for name in names if not carries(found["names"], name)]
     if found["not_after"] < time.time():

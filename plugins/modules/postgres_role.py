@@ -14,7 +14,7 @@ description:
   - The password's SCRAM-SHA-256 verifier is computed by the module, so that the password itself is never sent to the
     server and cannot appear in its log.
   - A stored verifier is compared with the password by its own salt and iteration count, so that an unchanged password is
-    not set again. A password stored as MD5 is replaced by a SCRAM verifier.
+    not set again. A password stored as MD5, or by a server before 10 as it is, is replaced by a SCRAM verifier.
 version_added: 0.1.0
 author: The matrixops.synapse_postgres contributors (@matrixops)
 extends_documentation_fragment:

@@ -314,6 +314,16 @@ def test_a_certificate_without_synapses_name_for_the_server_is_refused(site):
     assert site.play(str(path), synapse_postgres_host="127.0.0.1", synapse_postgres_sslmode="verify-ca").changed == 0
 
 
+def test_the_method_peer_is_refused_across_the_network(site):
+    task = {"name": "Theirs", "ansible.builtin.include_role": {"name": "matrixops.synapse_postgres.synapse_database"}}
+    path = site.folder / "theirs.yml"
+    path.write_text(yaml.safe_dump([{"name": "Theirs", "hosts": "postgres", "gather_facts": False, "tasks": [task]}]))
+    alone = {"synapse_database_login": site.cluster.login, "synapse_database_become_user": ""}
+    before = state(site)
+    refused = site.play(str(path), fails=True, synapse_postgres_auth="peer", synapse_postgres_remote=["elsewhere"], **alone)
+    assert not refused.missing("elsewhere would come across the network", "Set it to password or cert") and state(site) == before
+
+
 def test_a_homeserver_without_a_password_follows_a_change_of_the_method(site):
     server, socket = new_homeserver(site), str(site.cluster.folder)
     account = {"synapse_postgres_system_user": getpass.getuser(), "synapse_postgres_password": ""}

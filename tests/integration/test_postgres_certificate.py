@@ -124,6 +124,7 @@ def test_what_server_and_clients_would_not_take_is_told(run, folder, tmp_path):
         len(wrong) == 1 and "does not carry the name elsewhere.example.org; it carries db.example.org, 10.1.2.3, ::1" in wrong[0]
     )
     assert "is not the key of" in looked(run, {**made, "key": other["key"]})["problems"][0]
+    assert "is not named" in looked(run, {**made, "key": ""})["problems"][0]
     (folder / "server-1.key").chmod(0o644)
     assert "Others may read" in looked(run, made)["problems"][0]
     assert "failed" in looked(run, {**made, "certificate": made["key"]})

@@ -25,7 +25,7 @@ _ON_THE_WAY = 64
 class Link:
     """A way to a port of this host through a port of its own, ``port``, which can be cut, silenced and mended.
 
-    What passes arrives ``delay`` seconds later, in either direction. The server sees it come from the address ``source``.
+    What passes arrives ``delay`` seconds later, in either direction. Who is connected to sees the address ``source``.
     """
 
     def __init__(self, target: int, delay: float = 0.0, source: str = "127.0.0.1") -> None:
