@@ -248,6 +248,14 @@ def drain(python: list[str], config: dict, sqlite_database: str) -> None:
         )
 
 
+def as_yaml(config: dict) -> str:
+    """Return ``config`` as JSON, which is YAML with every string quoted, but for characters that the two escape differently.
+
+    JSON has surrogates for an emoji, and YAML breaks a line at characters such as U+2028 (YAML 1.1, sections 5.4 and 5.6).
+    """
+    return re.sub("[^ -~]", lambda char: f"\\U{ord(char[0]):08X}", json.dumps(config, default=str, ensure_ascii=False))
+
+
 @contextlib.contextmanager
 def _configured(config: dict, sqlite_database: str):
     """Yield the path of the private configuration, in a folder beside the database: a container sees it there."""
@@ -255,7 +263,7 @@ def _configured(config: dict, sqlite_database: str):
     try:
         path = os.path.join(folder, "homeserver.yaml")
         with _private(path) as stream:
-            json.dump(private_config(config, folder), stream, default=str)  # JSON is YAML, with every string quoted
+            stream.write(as_yaml(private_config(config, folder)))
         yield path
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -4,6 +4,7 @@
 import sys
 
 import pytest
+import yaml
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _routine
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
@@ -45,3 +46,9 @@ def test_the_last_words_are_those_that_say_why(tmp_path, said, told):
         _routine.run(command, _CONFIG, str(tmp_path / "homeserver.db"), 1000)
     words = refused.value.found.partition("Its last words: ")[2]
     assert words.endswith(told)
+
+
+@pytest.mark.parametrize("password", ["🐘", "a\x85b\u2028c\x7f", "\ufeffü", 'it\'s "a" \\ %s {{ x }} : @ #', " ", "\t\n"])
+def test_every_password_arrives_in_the_private_configuration(password):
+    config = {"database": {"args": {"password": password, "cp_max": 10, "sslmode": None}}, password: [True, 1.5]}
+    assert yaml.safe_load(_routine.as_yaml(config)) == config
