@@ -314,6 +314,35 @@ def test_a_certificate_without_synapses_name_for_the_server_is_refused(site):
     assert site.play(str(path), synapse_postgres_host="127.0.0.1", synapse_postgres_sslmode="verify-ca").changed == 0
 
 
+@pytest.fixture
+def authority(any_cluster):
+    """The text of the authority that issued the server's certificate, for db.example.org; it speaks TLS meanwhile."""
+    if any_cluster.installation.origin == "pypi":
+        pytest.skip("PyPI's PostgreSQL is built without TLS")
+    made = modules.run("postgres_certificate", {"folder": str(any_cluster.folder / "tls"), "names": ["db.example.org"]})
+    if any_cluster.account:
+        shutil.chown(made["key"], any_cluster.account)
+    settings = {"ssl_cert_file": made["certificate"], "ssl_key_file": made["key"], "ssl": "on"}
+    for name, value in settings.items():
+        any_cluster.set(name, value)
+    yield made["authority_text"]
+    for name in reversed(settings):
+        any_cluster.set(name, "")
+
+
+def test_a_server_whose_certificate_lacks_the_name_is_refused_before_synapse_is_touched(site, authority):
+    site.server.start()
+    before, pid = site.server.config.read_bytes(), process(site)
+    site.variables |= {"synapse_postgres_authority": authority, "synapse_postgres_sslmode": "verify-full"}
+    refused = site.play("site", fails=True)
+    assert not refused.missing("does not carry the name 127.0.0.1; it carries db.example.org", "or be content with verify-ca")
+    assert site.server.config.read_bytes() == before and process(site) == pid
+    site.variables["synapse_postgres_sslmode"] = "verify-ca"
+    site.play("site")
+    assert site.server.config.with_name("postgres-authority.crt").read_text() == authority
+    assert site.play("site").changed == 0
+
+
 def test_the_method_peer_is_refused_across_the_network(site):
     task = {"name": "Theirs", "ansible.builtin.include_role": {"name": "matrixops.synapse_postgres.synapse_database"}}
     path = site.folder / "theirs.yml"
