@@ -149,7 +149,7 @@ class Line:
     @property
     def directive(self) -> bool:
         """Whether PostgreSQL 16 and later read this line as the inclusion of other files."""
-        return len(self.fields) == 2 and self.fields[0][0].text in _DIRECTIVES
+        return includes(self.fields)
 
 
 @dataclasses.dataclass
@@ -314,53 +314,7 @@ def shown(text: str) -> str:
     return encode(masked).decode("utf-8", "replace")
 
 
-def _read_line(pieces: list[str], first: int) -> tuple[Line, int]:
-    """Return the line that begins with ``pieces[first]``, and how many pieces it takes."""
-    chars: list[str] = []
-    places: list[int] = []
-    size = kept = count = 0
-    ended = False
-    while not ended and first + count < len(pieces):
-        piece = pieces[first + count]
-        chars += piece
-        places += range(size, size + len(piece))
-        size += len(piece)
-        count += 1
-        while chars and chars[-1] in "\r\n":
-            chars.pop()
-        # A backslash continues the line unless it was there before: two of them before one line end are not two.
-        ended = not (len(chars) > kept and chars[-1] == "\\")
-        if not ended:
-            chars.pop()
-            kept = len(chars)
-        del places[len(chars) :]
-    fields = _fields("".join(chars), places)
-    line = Line("".join(pieces[first : first + count]), first + 1, fields, not ended)
-    found = _meaning(fields)
-    if found:
-        line.rule, line.effect = found
-    return line, count
-
-
-def _fields(logical: str, places: list[int]) -> list[list[Token]]:
-    """Return the fields of a line, each a list of the tokens that commas join."""
-    fields: list[list[Token]] = []
-    position, joined = 0, False
-    while True:
-        found = _TOKEN.match(logical, _GAP.match(logical, position).end())
-        if not found:
-            return fields
-        text = _QUOTED.sub(lambda quoted: quoted[1].replace('""', '"'), found[0])
-        token = Token(text, found[0][0] == '"', places[found.start()], places[found.end() - 1] + 1)
-        if joined:
-            fields[-1].append(token)
-        else:
-            fields.append([token])
-        position = found.end()
-        joined = logical[position : position + 1] == ","
-
-
-def _meaning(fields: list[list[Token]]) -> tuple[Rule, tuple[int, int]] | None:
+def meaning(fields: list[list[Token]]) -> tuple[Rule, tuple[int, int]] | None:
     """Return the rule of a line's ``fields`` and where its method and options stand (hba.c, parse_hba_line), or None."""
     if len(fields) < 4 or len(fields[0]) > 1 or fields[0][0].text not in TYPES:
         return None
@@ -386,6 +340,62 @@ def _meaning(fields: list[list[Token]]) -> tuple[Rule, tuple[int, int]] | None:
     return rule, (method.start, fields[-1][-1].end)
 
 
+def includes(fields: list[list[Token]]) -> bool:
+    """Tell whether PostgreSQL 16 and later read a line's ``fields`` as the inclusion of other files; quotes do not matter."""
+    return len(fields) == 2 and fields[0][0].text in _DIRECTIVES
+
+
+def is_host(pattern: str, name: str) -> bool:
+    """Tell whether the host name of a line means ``name``, both in lower case (hba.c, hostname_match)."""
+    return name == pattern or (pattern.startswith(".") and name.endswith(pattern))
+
+
+def _read_line(pieces: list[str], first: int) -> tuple[Line, int]:
+    """Return the line that begins with ``pieces[first]``, and how many pieces it takes."""
+    chars: list[str] = []
+    places: list[int] = []
+    size = kept = count = 0
+    ended = False
+    while not ended and first + count < len(pieces):
+        piece = pieces[first + count]
+        chars += piece
+        places += range(size, size + len(piece))
+        size += len(piece)
+        count += 1
+        while chars and chars[-1] in "\r\n":
+            chars.pop()
+        # A backslash continues the line unless it was there before: two of them before one line end are not two.
+        ended = not (len(chars) > kept and chars[-1] == "\\")
+        if not ended:
+            chars.pop()
+            kept = len(chars)
+        del places[len(chars) :]
+    fields = _fields("".join(chars), places)
+    line = Line("".join(pieces[first : first + count]), first + 1, fields, not ended)
+    found = meaning(fields)
+    if found:
+        line.rule, line.effect = found
+    return line, count
+
+
+def _fields(logical: str, places: list[int]) -> list[list[Token]]:
+    """Return the fields of a line, each a list of the tokens that commas join."""
+    fields: list[list[Token]] = []
+    position, joined = 0, False
+    while True:
+        found = _TOKEN.match(logical, _GAP.match(logical, position).end())
+        if not found:
+            return fields
+        text = _QUOTED.sub(lambda quoted: quoted[1].replace('""', '"'), found[0])
+        token = Token(text, found[0][0] == '"', places[found.start()], places[found.end() - 1] + 1)
+        if joined:
+            fields[-1].append(token)
+        else:
+            fields.append([token])
+        position = found.end()
+        joined = logical[position : position + 1] == ","
+
+
 def _name(column: str, text: str, quoted: bool) -> Name:
     """Return what a token of ``column`` stands for.
 
@@ -397,7 +407,7 @@ def _name(column: str, text: str, quoted: bool) -> Name:
         return Name("regex", text)
     if not quoted and text in _KEYWORDS[column]:
         return Name(_KEYWORDS[column][text], "")
-    if not quoted and len(text) > 1 and text[0] in _PREFIXES[column]:
+    if not quoted and text[:1] in _PREFIXES[column] and text != "@":
         return Name(_PREFIXES[column][text[0]], text[1:])
     return Name("name", text)
 
@@ -410,13 +420,13 @@ def _address(fields: list[list[Token]]) -> Address | None:
     if token.text in ("all", "samehost", "samenet") and not token.quoted:
         return Address(token.text, token.text)
     text, slash, bits = token.text.partition("/")
-    number = _number(text)
-    if number is None:
+    found = _number(text)
+    if found is None:
         return None if slash else Address("host", token.text, name=text.lower())
-    family, base = number
+    family, base = found
     size = 32 if family == socket.AF_INET else 128
     if slash:
-        if not bits.isdigit() or int(bits) > size:
+        if not (bits.isascii() and bits.isdigit()) or int(bits) > size:
             return None
         mask = _mask(int(bits), size)
     else:
@@ -480,8 +490,7 @@ def _address_covers(wide: Address | None, narrow: Address | None) -> bool:
         # The narrow one fixes every bit that the wide one fixes, and to the same value.
         return wide.family == narrow.family and not (wide.mask & ~narrow.mask or (wide.base ^ narrow.base) & wide.mask)
     if wide.kind == narrow.kind == "host":
-        # The server looks up one name for the client: hba.c, check_hostname and hostname_match.
-        return wide.name == narrow.name or (wide.name.startswith(".") and narrow.name.endswith(wide.name))
+        return is_host(wide.name, narrow.name)  # the server looks up one name for the client (hba.c, check_hostname)
     return wide.kind == "all" or wide == narrow or (wide.kind, narrow.kind) == ("samenet", "samehost")
 
 

@@ -20,11 +20,12 @@ _ON_THE_WAY = 64
 class Link:
     """A way to a port of this host through a port of its own, ``port``, which can be cut, silenced and mended.
 
-    What passes arrives ``delay`` seconds later, in either direction.
+    What passes arrives ``delay`` seconds later, in either direction. Who is connected to sees the address ``source``.
     """
 
-    def __init__(self, target: int, delay: float = 0.0) -> None:
+    def __init__(self, target: int, delay: float = 0.0, source: str = "127.0.0.1") -> None:
         self.target, self.delay, self.whole, self.sockets, self.pumps = target, delay, True, [], set()
+        self.source = source
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.loop = asyncio.new_event_loop()
@@ -68,7 +69,7 @@ class Link:
         writers, ways = [writer], []
         try:
             if self.whole:
-                other_reader, other = await asyncio.open_connection("127.0.0.1", self.target)
+                other_reader, other = await asyncio.open_connection("127.0.0.1", self.target, local_addr=(self.source, 0))
                 writers.append(other)
                 self.sockets += [each.get_extra_info("socket") for each in writers]
                 self.pumps.add(asyncio.current_task())
