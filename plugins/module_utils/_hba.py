@@ -10,7 +10,9 @@ The file's text is a str that holds every byte: decode() and encode() are invers
 from __future__ import annotations
 
 import dataclasses
+import functools
 import ipaddress
+import itertools
 import re
 import socket
 
@@ -121,11 +123,11 @@ class Rule:
     method: str | None
     options: tuple[tuple[str, str], ...] | None
 
-    @property
+    @functools.cached_property
     def selector(self) -> tuple:
         return self.type, frozenset(self.databases), frozenset(self.users), self.address
 
-    @property
+    @functools.cached_property
     def effect(self) -> tuple:
         return _method_in_force(self.type, self.method), dict(self.options or ())
 
@@ -240,9 +242,8 @@ def could_meet(one: Rule, other: Rule) -> bool:
     """Tell whether some connection could match both rules; True wherever that depends on what the file does not show."""
     return (
         bool(TYPES[one.type] & TYPES[other.type])
-        and any(_names_meet(mine, theirs) for mine in one.databases for theirs in other.databases)
-        and any(_names_meet(mine, theirs) for mine in one.users for theirs in other.users)
         and _addresses_meet(one.address, other.address)
+        and any(_people_meet(*four) for four in itertools.product(one.databases, one.users, other.databases, other.users))
     )
 
 
@@ -467,6 +468,16 @@ def _names_meet(one: Name, other: Name) -> bool:
     return one.text == other.text if kinds == {"name"} else True
 
 
+def _people_meet(database: Name, user: Name, other_database: Name, other_user: Name) -> bool:
+    """Tell whether some user of some database could be meant by both; ``sameuser`` ties the one to the other."""
+    if not (_names_meet(database, other_database) and _names_meet(user, other_user)):
+        return False
+    databases = {database.kind: database.text, other_database.kind: other_database.text}
+    if databases.keys() != {"sameuser", "name"}:
+        return True
+    return all(name.text == databases["name"] for name in (user, other_user) if name.kind == "name")
+
+
 def _name_covers(wide: Name, narrow: Name) -> bool:
     if wide.kind == "all":
         return narrow.kind not in ("replication", "file")
@@ -504,6 +515,34 @@ def _guards(other: Rule, rule: Rule) -> bool:
     return other.method == "reject" and rule.effect != other.effect and covers(rule, other) and not covers(other, rule)
 
 
+def _shared(rule: Rule, other: Rule) -> Rule:
+    """Return a rule for all connections that match both, and for no other than ``rule``'s."""
+    types = [kind for kind in (rule.type, other.type) if TYPES[kind] <= TYPES[rule.type] & TYPES[other.type]]
+    address = other.address if _address_covers(rule.address, other.address) else rule.address
+    return dataclasses.replace(
+        rule,
+        type=types[0] if types else rule.type,
+        databases=_shared_names(rule.databases, other.databases),
+        users=_shared_names(rule.users, other.users),
+        address=address,
+    )
+
+
+def _shared_names(ours: tuple[Name, ...], theirs: tuple[Name, ...]) -> tuple[Name, ...]:
+    """Return names for all that both mean: where one name covers the other the narrower one, else ours."""
+    return tuple(other if _name_covers(name, other) else name for name in ours for other in theirs if _names_meet(name, other))
+
+
+def _is_taken(rule: Rule, line: Line, before: list[Line]) -> bool:
+    """Tell whether what ``line`` could take of the rule's connections never gets to it: a line before it has it all.
+
+    That line treats them as the rule does, or is an exception to it.
+    """
+    shared = _shared(rule, line.rule)
+    others = [other.rule for other in before if other.rule]
+    return any((other.effect == rule.effect or _guards(other, rule)) and covers(other, shared) for other in others)
+
+
 def _must_precede(rule: Rule, line: Line, earlier: list[tuple]) -> bool:
     """Tell whether ``rule`` counts only before ``line``, which is not one of the ``earlier`` rules given with it."""
     if not line.rule:
@@ -513,12 +552,28 @@ def _must_precede(rule: Rule, line: Line, earlier: list[tuple]) -> bool:
     return _conflict(rule, line.rule) and not _guards(line.rule, rule)
 
 
+def _limits(lines: list[Line], rule: Rule, earlier: list[tuple]) -> tuple[int, int]:
+    """Return before which line ``rule`` belongs, and before which one it counts at the latest, as indexes.
+
+    It belongs before the first line that could take its connections from it; but behind an exception to it that comes
+    after that, where nothing of the rule is lost so. It is not looked further than there are exceptions, or the rule itself.
+    """
+    rivals = (index for index, line in enumerate(lines) if _must_precede(rule, line, earlier))
+    first = last = next(rivals, len(lines))
+    guards = [index for index in range(first, len(lines)) if lines[index].rule and _guards(lines[index].rule, rule)]
+    own = [index for index in range(first, len(lines)) if lines[index].rule and lines[index].rule.selector == rule.selector]
+    end = max(guards + own, default=-1)
+    while last <= end and lines[last].rule and _is_taken(rule, lines[last], lines[:last]):
+        last = next(rivals, len(lines))
+    return next((index + 1 for index in reversed(guards) if index < last), first), last
+
+
 def _settle(lines: list[Line], rule: Rule, earlier: list, following: Line | None, newline: str) -> tuple[Line, str]:
     """Make ``rule`` effective in ``lines``, before ``following`` where that is free to choose; return its line and action."""
-    limit = next((index for index, line in enumerate(lines) if _must_precede(rule, line, earlier)), len(lines))
+    limit, last = _limits(lines, rule, earlier)
     own = [line for line in lines if line.rule and line.rule.selector == rule.selector]
     same = [line for line in own if line.rule.effect == rule.effect]
-    ahead = [line for line in own if line in lines[:limit]]
+    ahead = [line for line in own if line in lines[:last]]
     if ahead and ahead[0] in same:
         return ahead[0], "present"
     if ahead:
@@ -603,28 +658,48 @@ def _numbers(lines: list[Line]) -> dict[Line, int]:
 
 
 def _gone(before: list[Line], after: list[Line]) -> set[int]:
-    return {line.number for line in before if line not in after}
+    return {line.number for line in set(before).difference(after)}
 
 
 def _warnings(lines: list[Line], settled: list[tuple[Rule, Line, str]], numbers: dict[Line, int]) -> list[str]:
     """Return what a person should know about ``settled`` rules: open doors, exceptions in front, lines put out of use."""
-    ours = [item[0].selector for item in settled]
+    ours = {rule.selector for rule, *_ in settled}
     foreign = [line for line in lines if line.rule and line.rule.selector not in ours]
     warnings = []
+
+    @functools.lru_cache(maxsize=None)
+    def is_spent(index: int) -> bool:
+        """Tell whether lines before this one have taken all of its connections all along."""
+        return any(covers(other.rule, foreign[index].rule) for other in foreign[:index])
+
     for rule, home, action in settled:
-        name = _one_space(rule)
         if rule.method == "trust":
-            warnings.append(f"The rule '{name}' lets these connections in without any proof of who they are.")
-        for line in foreign:
-            told = f"Line {numbers[line]} ({_one_space(line.rule)})"
-            behind = numbers[line] > numbers[home] and action in ("inserted", "moved")
-            if numbers[line] < numbers[home] and _guards(line.rule, rule):
-                warnings.append(f"{told} rejects a part of what the rule '{name}' lets in; it was left in front of it.")
-            elif behind and _conflict(rule, line.rule) and covers(rule, line.rule):
-                warnings.append(f"{told} is out of use: the rule '{name}' stands before it and matches all of its connections.")
-            elif behind and line.rule.method == "reject" and _conflict(rule, line.rule) and not covers(line.rule, rule):
-                warnings.append(f"{told} may have rejected connections that the rule '{name}', now before it, lets in.")
+            warnings.append(f"The rule '{_one_space(rule)}' lets these connections in without any proof of who they are.")
+        is_new = action in ("inserted", "moved")
+        for index, line in enumerate(foreign):
+            is_behind = numbers[line] > numbers[home]
+            remark = (is_new and _loss(rule, line.rule)) if is_behind else _exception(rule, line.rule)
+            if remark and not (is_behind and is_spent(index)):
+                warnings.append(f"Line {numbers[line]} ({_one_space(line.rule)}) {remark.format(_one_space(rule))}")
     return warnings
+
+
+def _exception(rule: Rule, other: Rule) -> str:
+    """Return what is to be said of ``other``, which stands before ``rule``."""
+    return "rejects a part of what the rule '{}' lets in; it was left in front of it." if _guards(other, rule) else ""
+
+
+def _loss(rule: Rule, other: Rule) -> str:
+    """Return what is to be said of ``other``, before which ``rule`` was put."""
+    rejects = other.method == "reject"
+    if not _conflict(rule, other) or (rejects and covers(other, rule)):
+        return ""
+    if rejects:
+        return (
+            "may have rejected connections that the rule '{}', now before it, lets in. "
+            "Move it before that rule if it is to reject them still."
+        )
+    return "is out of use: the rule '{}' stands before it and matches all of its connections." if covers(rule, other) else ""
 
 
 def _one_space(rule: Rule) -> str:
