@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which line of pg_hba.conf decides about a connection: the files as the server puts them together, and its first match.
+"""Which line of pg_hba.conf decides about a connection: the files as the server puts them together, its first match, and
+what that means for somebody who was not let in.
 
 Nothing here opens a file or asks a server; who calls hands over how to read one.
 """
@@ -86,6 +87,59 @@ def decides(found: Iterator[Entry], connection: Connection, search: Callable[[st
         if matched is not False:
             return dataclasses.replace(entry, sure=matched is True)
     return None
+
+
+def explained(entry: Entry | None, path: str, connection: Connection, stored: str) -> str:
+    """Return why ``connection`` is not let in and what to change, in sentences, where ``entry`` of the file at ``path`` decides.
+
+    ``stored`` is how the user's password is: scram-sha-256, md5, none, expired, or unreadable.
+    """
+    who = f"the role {connection.user!r}, for the database {connection.database!r},"
+    who += f" from {connection.address} ({_ENCRYPTION[connection.kind]})" if connection.address else " by the Unix socket"
+    if entry is None:
+        found = f"No line of {path} matches {who}, so nobody asked for a password."
+    else:
+        line = " ".join(_hba.shown(entry.line.raw).split())
+        found = f"Line {entry.line.number} of {entry.path} ({line}) {'decides' if entry.sure else 'may decide'} about {who}"
+        found += f" and asks for {entry.rule.method}."
+    return f"{found} {_STORED[stored] if connection.roles else 'There is no such role.'} {_remedy(entry, connection, stored)}"
+
+
+_ENCRYPTION = {"plain": "not encrypted", "tls": "over TLS", "gss": "over GSSAPI"}
+
+_STORED = {
+    "scram-sha-256": "The role's password is stored for scram-sha-256.",
+    "md5": "The role's password is stored for md5.",
+    "none": "The role has no password.",
+    "expired": "The role's password is valid no more.",
+    "unreadable": "How the role's password is stored may not be read.",
+}
+
+
+def _remedy(entry: Entry | None, connection: Connection, stored: str) -> str:
+    """Return the sentence that says what to change."""
+    if not connection.roles:
+        return "Make the role (module postgres_role)."
+    if entry is None or entry.rule.method not in ("scram-sha-256", "md5", "password", "trust"):
+        where = "in" if entry is None else "in front of that line"
+        return f"Put the rule '{_proposal(connection)}' {where} (module postgres_hba; role synapse_database)."
+    if entry.rule.method == "trust":
+        return "It lets everybody in, so the reason is another one: see the server's log."
+    if stored == "expired":
+        return "Let it be valid again (ALTER ROLE ... VALID UNTIL 'infinity')."
+    if stored == "none" or (stored, entry.rule.method) == ("md5", "scram-sha-256"):
+        return "Set the password, which stores it for scram-sha-256 (module postgres_role; role synapse_database)."
+    return "So it was another password: correct the one that was given, or set it (module postgres_role)."
+
+
+def _proposal(connection: Connection) -> str:
+    """Return the line that would let ``connection`` in with a password."""
+    quoted = {
+        key: '"' + name.replace('"', '""') + '"' for key, name in (("database", connection.database), ("user", connection.user))
+    }
+    address = connection.address and f"{connection.address}/{128 if ':' in connection.address else 32}"
+    kind = {"socket": "local", "plain": "host", "tls": "hostssl", "gss": "hostgssenc"}[connection.kind]
+    return " ".join(_hba.rule_text(_hba.wished({"type": kind, **quoted, "address": address}, 1)).split())
 
 
 def _entries(path: str, files: Files, depth: int) -> Iterator[Entry]:
