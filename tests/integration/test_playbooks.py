@@ -16,6 +16,7 @@ import sys
 import pytest
 import yaml
 
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
 from support import conversation, playbooks, sqlite, synapse
 from support.talk import Talk, lives_on, require_all_there
 
@@ -355,6 +356,41 @@ def test_an_interpreter_without_synapse_is_given_no_client_library(site):
     before = state(site)
     refused = site.play("site", fails=True, synapse_postgres_synapse_python=str(python))
     assert not refused.missing(f"{python} has no Synapse", "synapse_postgres_synapse_python") and state(site) == before
+
+
+@pytest.fixture
+def hba(site):
+    """``hba(lines)`` puts lines behind the administrator's in the server's pg_hba.conf, and nothing else."""
+    path = site.cluster.data / "pg_hba.conf"
+    before = path.read_text()
+
+    def write(lines):
+        path.write_text(f"host all {site.cluster.login['login_user']} 127.0.0.1/32 scram-sha-256\n{lines}")
+        with contextlib.closing(site.cluster.connect()) as connection, connection.cursor() as cursor:
+            assert _connection.reload(cursor)
+        return path
+
+    yield write
+    write(before)
+    path.write_text(before)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("", ["no pg_hba.conf entry for host", "No line of {path} matches the role", "scram-sha-256' in (module postgres_hba"]),
+        ("host all all 127.0.0.0/8 ident", ["Ident authentication failed", "Line 2 of {path} ({line}) decides", "in front of"]),
+        ("host all all samehost reject", ["pg_hba.conf rejects connection", "Line 2 of {path} ({line}) decides"]),
+    ],
+    ids=["no line", "another method", "reject"],
+)
+def test_a_denied_log_in_is_explained_before_the_configuration_is_touched(site, hba, line, words):
+    site.prepare()
+    path = hba(line + "\n")
+    before = state(site)
+    denied = site.play("site", fails=True)
+    words = [word.format(path=path, line=line) for word in words]
+    assert not denied.missing(*words, "The role's password is stored for scram-sha-256.") and state(site) == before
 
 
 def test_a_database_of_another_locale_is_refused(site):
