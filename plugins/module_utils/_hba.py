@@ -311,7 +311,8 @@ def server_view(text: str) -> dict[int, tuple[str, str] | None]:
 def shown(text: str) -> str:
     """Return ``text`` for the eyes of a person: secret options cut off, what is not UTF-8 replaced."""
     secret = re.compile(rf"({'|'.join(_SECRETS)}).*?(\r?\n)?\Z", re.DOTALL)
-    masked = "".join(secret.sub(r"\1=********\2", line.raw) for line in parse(text))
+    lines = parse(text) if any(name in text for name in _SECRETS) else []
+    masked = "".join(secret.sub(r"\1=********\2", line.raw) for line in lines) or text
     return encode(masked).decode("utf-8", "replace")
 
 
@@ -353,25 +354,22 @@ def is_host(pattern: str, name: str) -> bool:
 
 def _read_line(pieces: list[str], first: int) -> tuple[Line, int]:
     """Return the line that begins with ``pieces[first]``, and how many pieces it takes."""
-    chars: list[str] = []
-    places: list[int] = []
+    logical, places = "", []
     size = kept = count = 0
     ended = False
     while not ended and first + count < len(pieces):
         piece = pieces[first + count]
-        chars += piece
+        logical = (logical + piece).rstrip("\r\n")
         places += range(size, size + len(piece))
         size += len(piece)
         count += 1
-        while chars and chars[-1] in "\r\n":
-            chars.pop()
         # A backslash continues the line unless it was there before: two of them before one line end are not two.
-        ended = not (len(chars) > kept and chars[-1] == "\\")
+        ended = not (len(logical) > kept and logical.endswith("\\"))
         if not ended:
-            chars.pop()
-            kept = len(chars)
-        del places[len(chars) :]
-    fields = _fields("".join(chars), places)
+            logical = logical[:-1]
+            kept = len(logical)
+        del places[len(logical) :]
+    fields = _fields(logical, places)
     line = Line("".join(pieces[first : first + count]), first + 1, fields, not ended)
     found = meaning(fields)
     if found:
