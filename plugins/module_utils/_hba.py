@@ -46,8 +46,10 @@ METHODS = [
     "oauth",
 ]
 
-# Options whose values are secrets: neither shown nor written by us.
+# Options whose values are secrets: neither shown nor written by us. Their names may be broken by quotes and continuations.
 _SECRETS = ("ldapbindpasswd", "radiussecrets")
+_BROKEN = r'(?:"|\\\r*\n)*'
+_SECRET = re.compile(rf"({'|'.join(map(_BROKEN.join, _SECRETS))}).*?(\r?\n)?\Z", re.DOTALL)
 
 _KEYWORDS = {
     "database": {
@@ -310,9 +312,8 @@ def server_view(text: str) -> dict[int, tuple[str, str] | None]:
 
 def shown(text: str) -> str:
     """Return ``text`` for the eyes of a person: secret options cut off, what is not UTF-8 replaced."""
-    secret = re.compile(rf"({'|'.join(_SECRETS)}).*?(\r?\n)?\Z", re.DOTALL)
-    lines = parse(text) if any(name in text for name in _SECRETS) else []
-    masked = "".join(secret.sub(r"\1=********\2", line.raw) for line in lines) or text
+    lines = parse(text) if _SECRET.search(text) else []
+    masked = "".join(_SECRET.sub(r"\1=********\2", line.raw) for line in lines) or text
     return encode(masked).decode("utf-8", "replace")
 
 

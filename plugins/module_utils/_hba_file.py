@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 import tempfile
@@ -153,10 +154,21 @@ def _server_warnings(rows: list[dict], path: str, placed: list[dict]) -> list[st
     ]
 
 
+def _outcome(before: str, params: dict) -> _hba.Outcome:
+    """Return what becomes of the file that holds ``before``: its rules are placed in it, or in the content that is given."""
+    change = _hba.place if params["state"] == "present" else _hba.remove
+    if params["content"] is None:
+        return change(before, params["rules"])
+    whole = change(params["content"], params["rules"])
+    if whole.text == before:
+        return change(before, params["rules"])
+    return dataclasses.replace(whole, gone={line.number for line in _hba.parse(before)})
+
+
 def step(module, cursor, params: dict, check_mode: bool) -> dict:
     """Bring the file to its wished state; return the result of the module postgres_hba, with its warnings.
 
-    ``params`` are that module's: the connection's, and path, rules (see rules()), state and backup.
+    ``params`` are that module's: the connection's, and path, content, rules (see rules()), state and backup.
     """
     server = _connection.place(_connection.keywords(params))
     _require_reader(cursor, server)
@@ -164,7 +176,7 @@ def step(module, cursor, params: dict, check_mode: bool) -> dict:
     own = os.path.realpath(cursor.fetchone()[0])
     path = os.path.realpath(params["path"] or own)
     before = _hba.decode(pathlib.Path(path).read_bytes())
-    outcome = (_hba.place if params["state"] == "present" else _hba.remove)(before, params["rules"])
+    outcome = _outcome(before, params)
     rows, backup = server_rows(cursor), None
     if path == own or any(row["file"] == path for row in rows):
         _require_accepted(rows, path, outcome.gone)

@@ -33,13 +33,19 @@ options:
       - A file that the server reads neither as its C(hba_file) nor by way of it is written all the same, with a warning, and
         without asking the server.
     type: path
+  content:
+    description:
+      - All of the file but for the rules, which are placed in it. What the file holds now goes, so give it only for a server
+        whose file nobody else writes.
+      - Without it, the rules are placed in the file as it is.
+    type: str
   rules:
     description:
       - The rules. With O(state=present), new ones are put in in the given order, and of two that could match the same
         connection the first one stays first.
+      - At least one of O(rules) and O(content) is needed.
     type: list
     elements: dict
-    required: true
     suboptions:
       type:
         description:
@@ -122,6 +128,15 @@ EXAMPLES = r"""
       - {type: host, database: synapse, user: synapse, address: "::1/128"}
     backup: true
 
+- name: Nobody but the administrator and Synapse, on a server of Synapse's own
+  become: true
+  become_user: postgres
+  matrixops.synapse_postgres.postgres_hba:
+    content: |
+      local all all peer
+    rules:
+      - {type: host, database: synapse, user: synapse, address: 127.0.0.1/32}
+
 - name: The old host of Synapse has no business here any more
   become: true
   become_user: postgres
@@ -166,14 +181,16 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec=_connection.connection_spec(
             path=dict(type="path"),
-            rules=dict(type="list", elements="dict", required=True, options=_hba_file.RULE),
+            content=dict(type="str"),
+            rules=dict(type="list", elements="dict", options=_hba_file.RULE),
             state=dict(type="str", choices=["present", "absent"], default="present"),
             backup=dict(type="bool", default=False),
         ),
+        required_one_of=[("content", "rules")],
         supports_check_mode=True,
     )
     with told_to(module):
-        params = {**module.params, "rules": _hba_file.rules(module.params["rules"], module.params["state"])}
+        params = {**module.params, "rules": _hba_file.rules(module.params["rules"] or [], module.params["state"])}
         with _connection.session(params, autocommit=True, what="postgres_hba") as connection, connection.cursor() as cursor:
             result = _hba_file.step(module, cursor, params, module.check_mode)
     for warning in result.pop("warnings"):

@@ -46,9 +46,13 @@ options:
     type: list
     elements: str
     default: []
+  hba_content:
+    description:
+      - All of pg_hba.conf but for the rules, as the option O(matrixops.synapse_postgres.postgres_hba#module:content).
+    type: str
   rules:
     description:
-      - Further rules for pg_hba.conf. Where there are none, and no O(clients), the file is left alone.
+      - Further rules for pg_hba.conf. Where there are none, and no O(clients) and no O(hba_content), the file is left alone.
     type: list
     elements: dict
     default: []
@@ -138,12 +142,17 @@ def steps(module, params: dict) -> list:
     ours = [
         {"type": "host", **names, "address": client, "method": "scram-sha-256", "options": None} for client in params["clients"]
     ]
-    hba = {**params, "rules": _hba_file.rules(ours + params["rules"]), "path": None, "state": "present", "backup": False}
+    hba = {**params, "content": params["hba_content"], "rules": _hba_file.rules(ours + params["rules"]), "path": None}
+    hba.update(state="present", backup=False)
     found = [
         lambda cursor, check: _role.present(cursor, role, check),
         lambda cursor, check: _database.present(cursor, database, check),
     ]
-    return [*found, lambda cursor, check: _hba_file.step(module, cursor, hba, check)] if hba["rules"] else found
+    return (
+        [*found, lambda cursor, check: _hba_file.step(module, cursor, hba, check)]
+        if hba["rules"] or hba["content"] is not None
+        else found
+    )
 
 
 def take(module, params: dict) -> list[dict]:
@@ -164,6 +173,7 @@ def main() -> None:
             password=dict(type="str", required=True, no_log=True),
             connection_limit=dict(type="int"),
             clients=dict(type="list", elements="str", default=[]),
+            hba_content=dict(type="str"),
             rules=dict(type="list", elements="dict", default=[], options=_hba_file.RULE),
         ),
         supports_check_mode=True,

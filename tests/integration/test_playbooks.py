@@ -393,6 +393,34 @@ def test_a_denied_log_in_is_explained_before_the_configuration_is_touched(site, 
     assert not denied.missing(*words, "The role's password is stored for scram-sha-256.") and state(site) == before
 
 
+def test_the_whole_pg_hba_conf_is_written_only_on_a_server_of_ours(site, hba):
+    path = hba("host all all all md5\n")
+    before, theirs = state(site), path.read_text()
+    refused = site.play("site", fails=True, synapse_database_hba_mode="template")
+    assert not refused.missing("did not make this server", "Set synapse_database_hba_mode to merge") and state(site) == before
+
+    play = site.folder / "database.yml"
+    tasks = [{"name": "Database", "ansible.builtin.include_role": {"name": "matrixops.synapse_postgres.synapse_database"}}]
+    play.write_text(yaml.safe_dump([{"name": "Ours", "hosts": "postgres", "gather_facts": False, "tasks": tasks}]))
+    ours = {
+        "postgres_server_mode": "private",
+        "synapse_database_login": site.cluster.login,
+        "synapse_database_hba_mode": "template",
+        "synapse_database_hba_rules": [{"type": "host", "user": site.cluster.login["login_user"], "address": "127.0.0.1/32"}],
+    }
+    foretold = site.play(str(play), "--check", "--diff", **ours)
+    assert (
+        foretold.changed == 1
+        and path.read_text() == theirs
+        and not foretold.missing("-host all all all md5", f"+host {site.name}")
+    )
+    assert site.play(str(play), **ours).changed == 1
+    text = path.read_text()
+    assert text.startswith("# Ansible managed") and "md5" not in text and text.count(f" {site.name} ") == 4
+    site.cluster.connect(user=site.name, password=site.variables["synapse_postgres_password"], dbname=site.name).close()
+    assert site.play(str(play), **ours).changed == 0 and path.read_text() == text
+
+
 def test_a_database_of_another_locale_is_refused(site):
     site.cluster.rows(f"CREATE DATABASE {site.name} LC_COLLATE 'C.UTF-8' LC_CTYPE 'C' TEMPLATE template0")
     before = state(site)

@@ -249,6 +249,26 @@ def test_warnings_reach_the_user(hba, run):
     assert "rejects connection" in hba.login(), "the administrator's exception still counts"
 
 
+def test_a_whole_file_is_written_once_and_checked_like_any_other(hba, run):
+    hba.load((ADMIN + IDENT + "# theirs\nhost all all 10.0.0.0/8 trust\n").encode())
+    before, whole = hba.content, options(hba, content="# all of it\n" + ADMIN + "host all all all ident\n")
+    foretold = run("postgres_hba", whole, check=True)
+    assert foretold["changed"] and hba.content == before
+    done = run("postgres_hba", whole)
+    assert (
+        done["diff"] == foretold["diff"] and hba.content.decode() == "# all of it\n" + ADMIN + LINE + "host all all all ident\n"
+    )
+    assert hba.login() == "in"
+    again = run("postgres_hba", whole)
+    assert not again["changed"] and again["placed"] == [{**done["placed"][0], "action": "present"}]
+    refused = run("postgres_hba", options(hba, content=ADMIN + "host all all 10.0.0.0/40 md5\n"))
+    assert refused["failed"] and "rejects line 3 of the new" in refused["msg"] and hba.login() == "in"
+    hba.path.write_bytes(hba.content + b"host nobody\n")
+    assert run("postgres_hba", {**whole, "rules": []})["changed"], "a line that was wrong is no obstacle when it goes"
+    assert "Ident authentication failed" in hba.login()
+    assert "one of the following is required: content, rules" in run("postgres_hba", hba.cluster.login)["msg"]
+
+
 def test_secrets_of_other_lines_are_not_told(hba, run):
     other = 'host all eve 10.0.0.0/8 ldap ldapserver=x ldapbasedn="o=x" ldapbinddn=y ldapbindpasswd=hunter2\n'
     radius = "host all adam 10.0.0.0/8 radius radiusservers=127.0.0.1 radiussecrets=hunter2\n"

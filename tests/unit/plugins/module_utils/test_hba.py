@@ -560,6 +560,8 @@ def test_secrets_of_other_lines_are_not_shown():
     assert _hba.shown(text) == (
         "host all all all ldap ldapbinddn=x ldapbindpasswd=********\r\n# radiussecrets=********\nlocal all all peer\n"
     )
+    for spelled in ("ldapbind\\\npasswd=a", 'ldapbind"passwd=a"', '"ldapbindpasswd"=a', 'ldap"bindpass"wd\\\r\n=a # b'):
+        assert "=a" not in _hba.shown(f"host all all all ldap {spelled}\nlocal all all peer\n")
 
 
 def test_what_the_server_shows():
