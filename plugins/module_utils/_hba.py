@@ -259,6 +259,11 @@ def covers(wide: Rule, narrow: Rule) -> bool:
     )
 
 
+def could_take(other: Rule, rule: Rule) -> bool:
+    """Tell whether ``other``, before ``rule``, could treat one of its connections otherwise, and is no exception to it."""
+    return _conflict(rule, other) and not _guards(other, rule)
+
+
 def place(text: str, rules: list[Rule]) -> Outcome:
     """Return ``text`` with each of ``rules`` effective: before every line that would treat one of its connections otherwise.
 
@@ -548,7 +553,7 @@ def _must_precede(rule: Rule, line: Line, earlier: list[tuple]) -> bool:
         return bool(line.fields)
     if line.rule.selector == rule.selector or line.rule.selector in earlier:
         return False
-    return _conflict(rule, line.rule) and not _guards(line.rule, rule)
+    return could_take(line.rule, rule)
 
 
 def _limits(lines: list[Line], rule: Rule, earlier: list[tuple]) -> tuple[int, int]:

@@ -32,6 +32,8 @@ options:
       - The file, on the host that the task runs on. Without it, it is the one that the server names as its C(hba_file).
       - A file that the server reads neither as its C(hba_file) nor by way of it is written all the same, with a warning, and
         without asking the server.
+      - In a file that the server includes, a rule is placed before what stands in that file. Lines of other files that come first
+        are named in a warning.
     type: path
   content:
     description:

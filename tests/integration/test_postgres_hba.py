@@ -227,6 +227,9 @@ def test_a_file_that_the_server_includes(hba, run):
             assert in_main["placed"][0]["line"] == 2, "the included file could match first"
             assert in_other["placed"][0]["line"] == 3 and not told(in_other) and hba.login() == "in"
             assert not run("postgres_hba", options(hba, path=str(other)))["changed"]
+            hba.path.write_text(ADMIN + "host all a all md5\n" + IDENT + "include synapse_hba.conf\n")
+            behind = run("postgres_hba", options(hba, path=str(other)))
+            assert told(behind).count("comes before") == 1 and f"Line 4 of {hba.path} comes before {other}" in told(behind)
     finally:
         other.unlink()
 
