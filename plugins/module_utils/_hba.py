@@ -667,7 +667,7 @@ def _gone(before: list[Line], after: list[Line]) -> set[int]:
 
 def _warnings(lines: list[Line], settled: list[tuple[Rule, Line, str]], numbers: dict[Line, int]) -> list[str]:
     """Return what a person should know about ``settled`` rules: open doors, exceptions in front, lines put out of use."""
-    ours = {rule.selector for rule, *_ in settled}
+    ours = {rule.selector for rule, _home, _action in settled}
     foreign = [line for line in lines if line.rule and line.rule.selector not in ours]
     warnings = []
 

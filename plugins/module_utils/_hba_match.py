@@ -25,6 +25,17 @@ SINCE = 160000
 # How deep files may include each other: CONF_FILE_MAX_DEPTH of src/include/utils/conffiles.h.
 _DEEPEST = 10
 
+# How a person calls a kind of connection, and a way to store a password.
+_ENCRYPTION = {"plain": "not encrypted", "tls": "over TLS", "gss": "over GSSAPI"}
+
+_STORED = {
+    "scram-sha-256": "The role's password is stored for scram-sha-256.",
+    "md5": "The role's password is stored for md5.",
+    "none": "The role has no password.",
+    "expired": "The role's password is valid no more.",
+    "unreadable": "How the role's password is stored may not be read.",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Connection:
@@ -101,19 +112,8 @@ def explained(entry: Entry | None, path: str, connection: Connection, stored: st
     else:
         line = " ".join(_hba.shown(entry.line.raw).split())
         found = f"Line {entry.line.number} of {entry.path} ({line}) {'decides' if entry.sure else 'may decide'} about {who}"
-        found += f" and asks for {entry.rule.method}."
+        found += f" and {'rejects it' if entry.rule.method == 'reject' else f'asks for {entry.rule.method}'}."
     return f"{found} {_STORED[stored] if connection.roles else 'There is no such role.'} {_remedy(entry, connection, stored)}"
-
-
-_ENCRYPTION = {"plain": "not encrypted", "tls": "over TLS", "gss": "over GSSAPI"}
-
-_STORED = {
-    "scram-sha-256": "The role's password is stored for scram-sha-256.",
-    "md5": "The role's password is stored for md5.",
-    "none": "The role has no password.",
-    "expired": "The role's password is valid no more.",
-    "unreadable": "How the role's password is stored may not be read.",
-}
 
 
 def _remedy(entry: Entry | None, connection: Connection, stored: str) -> str:

@@ -16,7 +16,7 @@ description:
   - A line for exactly the same connections with another method or other options is rewritten where it stands, and moved when
     it stands too late. A line that is already effective is left as it is, however it is spaced.
   - A line that rejects a part of a rule's connections was put there on purpose; where it stands in front it stays there, and a
-    warning names it.
+    warning names it. A rule is put behind such a line where it is as effective there; where it is not, a warning names the line.
   - Whatever depends on more than the file shows, such as an included file, a list of names in a file, a role's members, a
     regular expression or a host name, is taken for a match.
   - Every other byte of the file stays as it is. The server is asked whether it accepts the new file; when it does not, the

@@ -159,7 +159,7 @@ def line(chance: random.Random) -> str:
 
 def files(chance: random.Random, includes: bool) -> dict[str, str]:
     """Return random texts by path from the data directory: pg_hba.conf, and where ``includes`` what it includes."""
-    lines, found = [line(chance) for _ in range(chance.randint(4, 20))], {}
+    lines, found = [line(chance) for _again in range(chance.randint(4, 20))], {}
     if includes and chance.random() < 0.6:
         more = ["hba.d/1.conf", "hba.d/2.conf", "hba.d/3.text", "hba.d/one"]
         found.update({path: line(chance) + line(chance) for path in more})
@@ -186,7 +186,7 @@ def test_our_first_match_is_the_servers(door):
         for path, text in texts.items():
             (door.folder / path).write_bytes(text.encode())
         door.load(texts["pg_hba.conf"])
-        people = [someone(chance, door.kinds, networks) for _ in range(CONNECTIONS)]
+        people = [someone(chance, door.kinds, networks) for _again in range(CONNECTIONS)]
         with contextlib.closing(door.cluster.connect()) as admin, admin.cursor() as cursor:
             ours = [expected(cursor, door, connection) for connection in people]
         for connection, (entry, said) in zip(people, ours):

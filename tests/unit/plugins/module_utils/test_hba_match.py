@@ -180,7 +180,7 @@ OURS = "hostssl synapse synapse 10.1.2.9/32 scram-sha-256"
         ("", "none", {"address": "fd00::9"}, ["fd00::9/128"]),
         ("", "none", {"kind": "socket", "address": ""}, ["by the Unix socket", "'local synapse synapse scram-sha-256'"]),
         ("", "none", {"database": "all", "user": "a,b"}, ['hostssl "all" "a,b" 10.1.2.9/32']),
-        ("host all all all reject", "scram-sha-256", {}, ["Line 1 of", "asks for reject", f"'{OURS}' in front of that line"]),
+        ("host all all all reject", "scram-sha-256", {}, ["Line 1 of", "and rejects it.", f"'{OURS}' in front of that line"]),
         ("host  all all all\tident map=x", "scram-sha-256", {}, ["(host all all all ident map=x)", f"'{OURS}' in front of"]),
         ("host all all all cert", "scram-sha-256", {}, ["asks for cert", "in front of that line"]),
         ("host all all all scram-sha-256", "md5", {}, ["asks for scram-sha-256", "is stored for md5", "Set the password"]),
