@@ -496,6 +496,22 @@ def test_two_backslashes_before_two_line_ends_are_not_two_continuations():
         ("# x\nhost all eve 10.0.0.1/32 md5\n", [WIDE], ["Line 3 (host all eve 10.0.0.1/32 md5) is out of use"]),
         ("host all eve all reject\n", [WIDE], ["Line 2 (host all eve all reject) may have rejected"]),
         ("host all all all reject\n", [WIDE], []),
+        (
+            f"host all all 10.0.0.5/32 ident\n{E5} reject\n{E5[:-4]}6/32 reject\n",
+            [WIDE],
+            [
+                "Line 2 (host all all 10.0.0.5/32 ident) is out of use",
+                "Line 4 (host all eve 10.0.0.6/32 reject) may have rejected",
+            ],
+        ),
+        (
+            f"{E5[:-4]}4/30 reject\n{E5} ident\n{E5[:-4]}9/32 reject\nhost all all all md5\n",
+            [WIDE],
+            [
+                "Line 1 (host all eve 10.0.0.4/30 reject) rejects a part",
+                "Line 3 (host all eve 10.0.0.9/32 reject) rejects a part",
+            ],
+        ),
         (IDENT, [HOST], []),
     ],
 )
@@ -574,8 +590,8 @@ def test_what_the_server_shows():
 at_leisure = settings(deadline=None)
 
 # Files: lines made of what the field's lines are made of, and any bytes at all.
-DATABASES = ["all", "synapse", "a", '"all"', "replication", "sameuser", "/^s", "a,synapse", "@f"]
-USERS = ["all", "synapse", "a", "+g", '"+g"', "a,synapse", "/x"]
+DATABASES = ["all", "synapse", "a", '"all"', "replication", "sameuser", "samerole", "/^s", "a,synapse", "b,/^a", "@f"]
+USERS = ["all", "synapse", "a", "+g", '"+g"', "a,synapse", "/x", '"/^a"']
 ADDRESSES = [
     "all",
     "127.0.0.1/32",
@@ -585,17 +601,20 @@ ADDRESSES = [
     "::1/128",
     "::/0",
     "samehost",
+    "samenet",
     "a.b.c",
     ".b.c",
 ]
+KINDS = ["host", "host", "hostssl", "hostnossl", "hostgssenc", "hostnogssenc"]
 METHODS = ["md5", "scram-sha-256", "reject", "trust", "peer map=x"]
 lines = st.one_of(
     st.builds(" ".join, st.tuples(st.just("local"), *map(st.sampled_from, (DATABASES, USERS, METHODS)))),
     st.builds(
         " ".join,
-        st.tuples(*map(st.sampled_from, (["host", "hostssl", "hostnossl", "hostgssenc"], DATABASES, USERS, ADDRESSES, METHODS))),
+        st.tuples(*map(st.sampled_from, (KINDS, DATABASES, USERS, ADDRESSES, METHODS))),
     ),
-    st.sampled_from(["", "# c", "include f", "host all", "# c \\", '"', "local synapse \\\n synapse md5 # x"]),
+    st.sampled_from(["include f", "include_if_exists nowhere", "include_dir d"]),
+    st.sampled_from(["", "# c", "host all", "# c \\", '"', "local synapse \\\n synapse md5 # x"]),
 )
 files = st.builds(
     lambda ended, last: "".join(line + end for line, end in ended) + last,
@@ -673,9 +692,18 @@ PEOPLE = [
 
 def decider(text, connection):
     """Return the entry that decides about ``connection``."""
-    texts = {"/pg/hba": text, "/pg/f": "host all a 10.0.0.0/8 reject\nlocal all all trust\n"}
-    read = _hba_match.Files(160000, texts.__getitem__, list)
-    entries = _hba_match.entries("/pg/hba", read)
+    texts = {
+        "/pg/hba": text,
+        "/pg/f": "host all a 10.0.0.0/8 reject\nlocal all all trust\n",
+        "/pg/d/1.conf": "host all x all md5",
+    }
+
+    def read(path):
+        if path not in texts:
+            raise FileNotFoundError(path)
+        return texts[path]
+
+    entries = _hba_match.entries("/pg/hba", _hba_match.Files(160000, read, lambda folder: ["0", "1.conf"]))
     return _hba_match.decides(entries, connection, lambda pattern, found: bool(re.search(pattern, found)))
 
 
