@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import socket
 import sys
 import time
 
@@ -41,6 +43,9 @@ _KEYWORDS = {
     "ssl_cert": "sslcert",
     "ssl_key": "sslkey",
 }
+
+# What the server says to somebody whom pg_hba.conf, or the proof that it asks for, keeps out: auth.c, ClientAuthentication.
+_DENIALS = ("authentication failed", "pg_hba.conf", "no password supplied", "valid client certificate")
 
 
 def connection_spec(**options: dict) -> dict:
@@ -206,5 +211,37 @@ def _no_connection(libpq: dict, words: str) -> Refusal:
         "Start the server, or correct login_host, login_port or login_unix_socket.",
     )
     # Said apart, for roles that start a server which does not run yet.
-    no_server = "Connection refused" in words or "No such file or directory" in words
-    return Refusal(f"No connection to PostgreSQL at {place(libpq)}: {words}.", remedy, no_server=no_server)
+    facts = {"no_server": "Connection refused" in words or "No such file or directory" in words}
+    # And for ones that then ask which line of pg_hba.conf it was.
+    if any(denial in words for denial in _DENIALS):
+        facts["denied"] = _denied(libpq, words)
+    return Refusal(f"No connection to PostgreSQL at {place(libpq)}: {words}.", remedy, **facts)
+
+
+def _denied(libpq: dict, words: str) -> dict:
+    """Return ``{address, encryption}`` of a connection that the server denied, as options of postgres_hba_info.
+
+    The address is empty on a Unix socket, the encryption None where it is not known.
+    """
+    tried = (
+        "tls" if "SSL encryption" in words else "none" if "no encryption" in words or libpq.get("sslmode") == "disable" else None
+    )
+    seen = re.search(r'for host "([^"]+)"', words)
+    return {"address": seen[1] if seen else _own_address(libpq, words), "encryption": tried}
+
+
+def _own_address(libpq: dict, words: str) -> str:
+    """Return our address on the way to where ``libpq`` connected by its own ``words``; empty for a Unix socket."""
+    host = libpq.get("host") or ""
+    if not host or host.startswith("/"):
+        return ""
+    reached = re.search(r'server at "[^"]*" \(([^)]+)\)', words)
+    try:
+        family, kind, *_names, target = socket.getaddrinfo(
+            reached[1] if reached else host, libpq.get("port") or 5432, type=socket.SOCK_DGRAM
+        )[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(target)  # a datagram socket only looks up the way, and sends nothing
+            return probe.getsockname()[0]
+    except OSError:
+        return ""

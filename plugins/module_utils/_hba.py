@@ -10,7 +10,9 @@ The file's text is a str that holds every byte: decode() and encode() are invers
 from __future__ import annotations
 
 import dataclasses
+import functools
 import ipaddress
+import itertools
 import re
 import socket
 
@@ -44,8 +46,10 @@ METHODS = [
     "oauth",
 ]
 
-# Options whose values are secrets: neither shown nor written by us.
+# Options whose values are secrets: neither shown nor written by us. Their names may be broken by quotes and continuations.
 _SECRETS = ("ldapbindpasswd", "radiussecrets")
+_BROKEN = r'(?:"|\\\r*\n)*'
+_SECRET = re.compile(rf"({'|'.join(map(_BROKEN.join, _SECRETS))}).*?(\r?\n)?\Z", re.DOTALL)
 
 _KEYWORDS = {
     "database": {
@@ -121,11 +125,11 @@ class Rule:
     method: str | None
     options: tuple[tuple[str, str], ...] | None
 
-    @property
+    @functools.cached_property
     def selector(self) -> tuple:
         return self.type, frozenset(self.databases), frozenset(self.users), self.address
 
-    @property
+    @functools.cached_property
     def effect(self) -> tuple:
         return _method_in_force(self.type, self.method), dict(self.options or ())
 
@@ -149,7 +153,7 @@ class Line:
     @property
     def directive(self) -> bool:
         """Whether PostgreSQL 16 and later read this line as the inclusion of other files."""
-        return len(self.fields) == 2 and self.fields[0][0].text in _DIRECTIVES
+        return includes(self.fields)
 
 
 @dataclasses.dataclass
@@ -240,9 +244,8 @@ def could_meet(one: Rule, other: Rule) -> bool:
     """Tell whether some connection could match both rules; True wherever that depends on what the file does not show."""
     return (
         bool(TYPES[one.type] & TYPES[other.type])
-        and any(_names_meet(mine, theirs) for mine in one.databases for theirs in other.databases)
-        and any(_names_meet(mine, theirs) for mine in one.users for theirs in other.users)
         and _addresses_meet(one.address, other.address)
+        and any(_people_meet(*four) for four in itertools.product(one.databases, one.users, other.databases, other.users))
     )
 
 
@@ -254,6 +257,11 @@ def covers(wide: Rule, narrow: Rule) -> bool:
         and all(any(_name_covers(mine, theirs) for mine in wide.users) for theirs in narrow.users)
         and _address_covers(wide.address, narrow.address)
     )
+
+
+def could_take(other: Rule, rule: Rule) -> bool:
+    """Tell whether ``other``, before ``rule``, could treat one of its connections otherwise, and is no exception to it."""
+    return _conflict(rule, other) and not _guards(other, rule)
 
 
 def place(text: str, rules: list[Rule]) -> Outcome:
@@ -309,58 +317,12 @@ def server_view(text: str) -> dict[int, tuple[str, str] | None]:
 
 def shown(text: str) -> str:
     """Return ``text`` for the eyes of a person: secret options cut off, what is not UTF-8 replaced."""
-    secret = re.compile(rf"({'|'.join(_SECRETS)}).*?(\r?\n)?\Z", re.DOTALL)
-    masked = "".join(secret.sub(r"\1=********\2", line.raw) for line in parse(text))
+    lines = parse(text) if _SECRET.search(text) else []
+    masked = "".join(_SECRET.sub(r"\1=********\2", line.raw) for line in lines) or text
     return encode(masked).decode("utf-8", "replace")
 
 
-def _read_line(pieces: list[str], first: int) -> tuple[Line, int]:
-    """Return the line that begins with ``pieces[first]``, and how many pieces it takes."""
-    chars: list[str] = []
-    places: list[int] = []
-    size = kept = count = 0
-    ended = False
-    while not ended and first + count < len(pieces):
-        piece = pieces[first + count]
-        chars += piece
-        places += range(size, size + len(piece))
-        size += len(piece)
-        count += 1
-        while chars and chars[-1] in "\r\n":
-            chars.pop()
-        # A backslash continues the line unless it was there before: two of them before one line end are not two.
-        ended = not (len(chars) > kept and chars[-1] == "\\")
-        if not ended:
-            chars.pop()
-            kept = len(chars)
-        del places[len(chars) :]
-    fields = _fields("".join(chars), places)
-    line = Line("".join(pieces[first : first + count]), first + 1, fields, not ended)
-    found = _meaning(fields)
-    if found:
-        line.rule, line.effect = found
-    return line, count
-
-
-def _fields(logical: str, places: list[int]) -> list[list[Token]]:
-    """Return the fields of a line, each a list of the tokens that commas join."""
-    fields: list[list[Token]] = []
-    position, joined = 0, False
-    while True:
-        found = _TOKEN.match(logical, _GAP.match(logical, position).end())
-        if not found:
-            return fields
-        text = _QUOTED.sub(lambda quoted: quoted[1].replace('""', '"'), found[0])
-        token = Token(text, found[0][0] == '"', places[found.start()], places[found.end() - 1] + 1)
-        if joined:
-            fields[-1].append(token)
-        else:
-            fields.append([token])
-        position = found.end()
-        joined = logical[position : position + 1] == ","
-
-
-def _meaning(fields: list[list[Token]]) -> tuple[Rule, tuple[int, int]] | None:
+def meaning(fields: list[list[Token]]) -> tuple[Rule, tuple[int, int]] | None:
     """Return the rule of a line's ``fields`` and where its method and options stand (hba.c, parse_hba_line), or None."""
     if len(fields) < 4 or len(fields[0]) > 1 or fields[0][0].text not in TYPES:
         return None
@@ -386,6 +348,59 @@ def _meaning(fields: list[list[Token]]) -> tuple[Rule, tuple[int, int]] | None:
     return rule, (method.start, fields[-1][-1].end)
 
 
+def includes(fields: list[list[Token]]) -> bool:
+    """Tell whether PostgreSQL 16 and later read a line's ``fields`` as the inclusion of other files; quotes do not matter."""
+    return len(fields) == 2 and fields[0][0].text in _DIRECTIVES
+
+
+def is_host(pattern: str, name: str) -> bool:
+    """Tell whether the host name of a line means ``name``, both in lower case (hba.c, hostname_match)."""
+    return name == pattern or (pattern.startswith(".") and name.endswith(pattern))
+
+
+def _read_line(pieces: list[str], first: int) -> tuple[Line, int]:
+    """Return the line that begins with ``pieces[first]``, and how many pieces it takes."""
+    logical, places = "", []
+    size = kept = count = 0
+    ended = False
+    while not ended and first + count < len(pieces):
+        piece = pieces[first + count]
+        logical = (logical + piece).rstrip("\r\n")
+        places += range(size, size + len(piece))
+        size += len(piece)
+        count += 1
+        # A backslash continues the line unless it was there before: two of them before one line end are not two.
+        ended = not (len(logical) > kept and logical.endswith("\\"))
+        if not ended:
+            logical = logical[:-1]
+            kept = len(logical)
+        del places[len(logical) :]
+    fields = _fields(logical, places)
+    line = Line("".join(pieces[first : first + count]), first + 1, fields, not ended)
+    found = meaning(fields)
+    if found:
+        line.rule, line.effect = found
+    return line, count
+
+
+def _fields(logical: str, places: list[int]) -> list[list[Token]]:
+    """Return the fields of a line, each a list of the tokens that commas join."""
+    fields: list[list[Token]] = []
+    position, joined = 0, False
+    while True:
+        found = _TOKEN.match(logical, _GAP.match(logical, position).end())
+        if not found:
+            return fields
+        text = _QUOTED.sub(lambda quoted: quoted[1].replace('""', '"'), found[0])
+        token = Token(text, found[0][0] == '"', places[found.start()], places[found.end() - 1] + 1)
+        if joined:
+            fields[-1].append(token)
+        else:
+            fields.append([token])
+        position = found.end()
+        joined = logical[position : position + 1] == ","
+
+
 def _name(column: str, text: str, quoted: bool) -> Name:
     """Return what a token of ``column`` stands for.
 
@@ -397,7 +412,7 @@ def _name(column: str, text: str, quoted: bool) -> Name:
         return Name("regex", text)
     if not quoted and text in _KEYWORDS[column]:
         return Name(_KEYWORDS[column][text], "")
-    if not quoted and len(text) > 1 and text[0] in _PREFIXES[column]:
+    if not quoted and text[:1] in _PREFIXES[column] and text != "@":
         return Name(_PREFIXES[column][text[0]], text[1:])
     return Name("name", text)
 
@@ -410,13 +425,13 @@ def _address(fields: list[list[Token]]) -> Address | None:
     if token.text in ("all", "samehost", "samenet") and not token.quoted:
         return Address(token.text, token.text)
     text, slash, bits = token.text.partition("/")
-    number = _number(text)
-    if number is None:
+    found = _number(text)
+    if found is None:
         return None if slash else Address("host", token.text, name=text.lower())
-    family, base = number
+    family, base = found
     size = 32 if family == socket.AF_INET else 128
     if slash:
-        if not bits.isdigit() or int(bits) > size:
+        if not (bits.isascii() and bits.isdigit()) or int(bits) > size:
             return None
         mask = _mask(int(bits), size)
     else:
@@ -457,6 +472,16 @@ def _names_meet(one: Name, other: Name) -> bool:
     return one.text == other.text if kinds == {"name"} else True
 
 
+def _people_meet(database: Name, user: Name, other_database: Name, other_user: Name) -> bool:
+    """Tell whether some user of some database could be meant by both; ``sameuser`` ties the one to the other."""
+    if not (_names_meet(database, other_database) and _names_meet(user, other_user)):
+        return False
+    databases = {database.kind: database.text, other_database.kind: other_database.text}
+    if databases.keys() != {"sameuser", "name"}:
+        return True
+    return all(name.text == databases["name"] for name in (user, other_user) if name.kind == "name")
+
+
 def _name_covers(wide: Name, narrow: Name) -> bool:
     if wide.kind == "all":
         return narrow.kind not in ("replication", "file")
@@ -480,8 +505,7 @@ def _address_covers(wide: Address | None, narrow: Address | None) -> bool:
         # The narrow one fixes every bit that the wide one fixes, and to the same value.
         return wide.family == narrow.family and not (wide.mask & ~narrow.mask or (wide.base ^ narrow.base) & wide.mask)
     if wide.kind == narrow.kind == "host":
-        # The server looks up one name for the client: hba.c, check_hostname and hostname_match.
-        return wide.name == narrow.name or (wide.name.startswith(".") and narrow.name.endswith(wide.name))
+        return is_host(wide.name, narrow.name)  # the server looks up one name for the client (hba.c, check_hostname)
     return wide.kind == "all" or wide == narrow or (wide.kind, narrow.kind) == ("samenet", "samehost")
 
 
@@ -495,21 +519,65 @@ def _guards(other: Rule, rule: Rule) -> bool:
     return other.method == "reject" and rule.effect != other.effect and covers(rule, other) and not covers(other, rule)
 
 
+def _shared(rule: Rule, other: Rule) -> Rule:
+    """Return a rule for all connections that match both, and for no other than ``rule``'s."""
+    types = [kind for kind in (rule.type, other.type) if TYPES[kind] <= TYPES[rule.type] & TYPES[other.type]]
+    address = other.address if _address_covers(rule.address, other.address) else rule.address
+    return dataclasses.replace(
+        rule,
+        type=types[0] if types else rule.type,
+        databases=_shared_names(rule.databases, other.databases),
+        users=_shared_names(rule.users, other.users),
+        address=address,
+    )
+
+
+def _shared_names(ours: tuple[Name, ...], theirs: tuple[Name, ...]) -> tuple[Name, ...]:
+    """Return names for all that both mean: where one name covers the other the narrower one, else ours."""
+    return tuple(other if _name_covers(name, other) else name for name in ours for other in theirs if _names_meet(name, other))
+
+
+def _is_taken(rule: Rule, line: Line, before: list[Line]) -> bool:
+    """Tell whether what ``line`` could take of the rule's connections never gets to it: a line before it has it all.
+
+    That line treats them as the rule does, or is an exception to it.
+    """
+    shared = _shared(rule, line.rule)
+    others = [other.rule for other in before if other.rule]
+    return any((other.effect == rule.effect or _guards(other, rule)) and covers(other, shared) for other in others)
+
+
 def _must_precede(rule: Rule, line: Line, earlier: list[tuple]) -> bool:
     """Tell whether ``rule`` counts only before ``line``, which is not one of the ``earlier`` rules given with it."""
     if not line.rule:
         return bool(line.fields)
     if line.rule.selector == rule.selector or line.rule.selector in earlier:
         return False
-    return _conflict(rule, line.rule) and not _guards(line.rule, rule)
+    return could_take(line.rule, rule)
+
+
+def _limits(lines: list[Line], rule: Rule, earlier: list[tuple]) -> tuple[int, int]:
+    """Return before which line ``rule`` belongs, and before which one it counts at the latest, as indexes.
+
+    It belongs before the first line that could take its connections from it; but behind an exception to it that comes
+    after that, where nothing of the rule is lost so. It is not looked further than there are exceptions, or the rule itself.
+    """
+    rivals = (index for index, line in enumerate(lines) if _must_precede(rule, line, earlier))
+    first = last = next(rivals, len(lines))
+    guards = [index for index in range(first, len(lines)) if lines[index].rule and _guards(lines[index].rule, rule)]
+    own = [index for index in range(first, len(lines)) if lines[index].rule and lines[index].rule.selector == rule.selector]
+    end = max(guards + own, default=-1)
+    while last <= end and lines[last].rule and _is_taken(rule, lines[last], lines[:last]):
+        last = next(rivals, len(lines))
+    return next((index + 1 for index in reversed(guards) if index < last), first), last
 
 
 def _settle(lines: list[Line], rule: Rule, earlier: list, following: Line | None, newline: str) -> tuple[Line, str]:
     """Make ``rule`` effective in ``lines``, before ``following`` where that is free to choose; return its line and action."""
-    limit = next((index for index, line in enumerate(lines) if _must_precede(rule, line, earlier)), len(lines))
+    limit, last = _limits(lines, rule, earlier)
     own = [line for line in lines if line.rule and line.rule.selector == rule.selector]
     same = [line for line in own if line.rule.effect == rule.effect]
-    ahead = [line for line in own if line in lines[:limit]]
+    ahead = [line for line in own if line in lines[:last]]
     if ahead and ahead[0] in same:
         return ahead[0], "present"
     if ahead:
@@ -594,28 +662,48 @@ def _numbers(lines: list[Line]) -> dict[Line, int]:
 
 
 def _gone(before: list[Line], after: list[Line]) -> set[int]:
-    return {line.number for line in before if line not in after}
+    return {line.number for line in set(before).difference(after)}
 
 
 def _warnings(lines: list[Line], settled: list[tuple[Rule, Line, str]], numbers: dict[Line, int]) -> list[str]:
     """Return what a person should know about ``settled`` rules: open doors, exceptions in front, lines put out of use."""
-    ours = [item[0].selector for item in settled]
+    ours = {rule.selector for rule, _home, _action in settled}
     foreign = [line for line in lines if line.rule and line.rule.selector not in ours]
     warnings = []
+
+    @functools.lru_cache(maxsize=None)
+    def is_spent(index: int) -> bool:
+        """Tell whether lines before this one have taken all of its connections all along."""
+        return any(covers(other.rule, foreign[index].rule) for other in foreign[:index])
+
     for rule, home, action in settled:
-        name = _one_space(rule)
         if rule.method == "trust":
-            warnings.append(f"The rule '{name}' lets these connections in without any proof of who they are.")
-        for line in foreign:
-            told = f"Line {numbers[line]} ({_one_space(line.rule)})"
-            behind = numbers[line] > numbers[home] and action in ("inserted", "moved")
-            if numbers[line] < numbers[home] and _guards(line.rule, rule):
-                warnings.append(f"{told} rejects a part of what the rule '{name}' lets in; it was left in front of it.")
-            elif behind and _conflict(rule, line.rule) and covers(rule, line.rule):
-                warnings.append(f"{told} is out of use: the rule '{name}' stands before it and matches all of its connections.")
-            elif behind and line.rule.method == "reject" and _conflict(rule, line.rule) and not covers(line.rule, rule):
-                warnings.append(f"{told} may have rejected connections that the rule '{name}', now before it, lets in.")
+            warnings.append(f"The rule '{_one_space(rule)}' lets these connections in without any proof of who they are.")
+        is_new = action in ("inserted", "moved")
+        for index, line in enumerate(foreign):
+            is_behind = numbers[line] > numbers[home]
+            remark = (is_new and _loss(rule, line.rule)) if is_behind else _exception(rule, line.rule)
+            if remark and not (is_behind and is_spent(index)):
+                warnings.append(f"Line {numbers[line]} ({_one_space(line.rule)}) {remark.format(_one_space(rule))}")
     return warnings
+
+
+def _exception(rule: Rule, other: Rule) -> str:
+    """Return what is to be said of ``other``, which stands before ``rule``."""
+    return "rejects a part of what the rule '{}' lets in; it was left in front of it." if _guards(other, rule) else ""
+
+
+def _loss(rule: Rule, other: Rule) -> str:
+    """Return what is to be said of ``other``, before which ``rule`` was put."""
+    rejects = other.method == "reject"
+    if not _conflict(rule, other) or (rejects and covers(other, rule)):
+        return ""
+    if rejects:
+        return (
+            "may have rejected connections that the rule '{}', now before it, lets in. "
+            "Move it before that rule if it is to reject them still."
+        )
+    return "is out of use: the rule '{}' stands before it and matches all of its connections." if covers(rule, other) else ""
 
 
 def _one_space(rule: Rule) -> str:

@@ -6,11 +6,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 import tempfile
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _hba
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _hba, _hba_match
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 # pg_hba_file_rules tells the file of a line since this server; before, there is only one file.
@@ -153,18 +154,51 @@ def _server_warnings(rows: list[dict], path: str, placed: list[dict]) -> list[st
     ]
 
 
+def _earlier_files(own: str, path: str, outcome: _hba.Outcome, rules: list[_hba.Rule], version: int) -> list[str]:
+    """Return warnings of lines that the server, which begins with ``own``, tries before ``path`` and ``rules`` in it."""
+
+    def read(name: str) -> str:
+        return outcome.text if os.path.realpath(name) == path else _hba.decode(pathlib.Path(name).read_bytes())
+
+    tried = list(_hba_match.entries(own, _hba_match.Files(version, read, os.listdir)))
+    warnings = []
+    for rule, item in zip(rules, outcome.placed):
+        for entry in tried:
+            if os.path.realpath(entry.path) == path:
+                if entry.line.number == item["line"]:
+                    break
+            elif _hba.could_take(entry.rule, rule):
+                warnings.append(
+                    f"Line {entry.line.number} of {entry.path} comes before {path} and could match connections of the rule "
+                    f"'{' '.join(item['rule'].split())}'. Place the rule in {entry.path}."
+                )
+    return warnings
+
+
+def _outcome(before: str, params: dict) -> _hba.Outcome:
+    """Return what becomes of the file that holds ``before``: its rules are placed in it, or in the content that is given."""
+    change = _hba.place if params["state"] == "present" else _hba.remove
+    if params["content"] is None:
+        return change(before, params["rules"])
+    whole = change(params["content"], params["rules"])
+    if whole.text == before:
+        return change(before, params["rules"])
+    return dataclasses.replace(whole, gone={line.number for line in _hba.parse(before)})
+
+
 def step(module, cursor, params: dict, check_mode: bool) -> dict:
     """Bring the file to its wished state; return the result of the module postgres_hba, with its warnings.
 
-    ``params`` are that module's: the connection's, and path, rules (see rules()), state and backup.
+    ``params`` are that module's: the connection's, and path, content, rules (see rules()), state and backup.
     """
     server = _connection.place(_connection.keywords(params))
     _require_reader(cursor, server)
     cursor.execute("SELECT current_setting('hba_file')")
-    own = os.path.realpath(cursor.fetchone()[0])
+    (hba_file,) = cursor.fetchone()
+    own = os.path.realpath(hba_file)
     path = os.path.realpath(params["path"] or own)
     before = _hba.decode(pathlib.Path(path).read_bytes())
-    outcome = (_hba.place if params["state"] == "present" else _hba.remove)(before, params["rules"])
+    outcome = _outcome(before, params)
     rows, backup = server_rows(cursor), None
     if path == own or any(row["file"] == path for row in rows):
         _require_accepted(rows, path, outcome.gone)
@@ -179,6 +213,8 @@ def step(module, cursor, params: dict, check_mode: bool) -> dict:
         rows, backup = _replace(module, cursor, server, path, before, outcome, path == own, params["backup"])
     changed = differs or stale
     in_use = path == own or any(row["file"] == path for row in rows)
+    if in_use and path != own and params["state"] == "present":
+        warnings += _earlier_files(hba_file, path, outcome, params["rules"], cursor.connection.server_version)
     if not in_use:
         warnings.append(f"The server at {server} does not read {path}, so its rules are not in force there.")
     if in_use and changed and not check_mode and not _connection.reload(cursor):

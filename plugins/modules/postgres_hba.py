@@ -16,7 +16,7 @@ description:
   - A line for exactly the same connections with another method or other options is rewritten where it stands, and moved when
     it stands too late. A line that is already effective is left as it is, however it is spaced.
   - A line that rejects a part of a rule's connections was put there on purpose; where it stands in front it stays there, and a
-    warning names it.
+    warning names it. A rule is put behind such a line where it is as effective there; where it is not, a warning names the line.
   - Whatever depends on more than the file shows, such as an included file, a list of names in a file, a role's members, a
     regular expression or a host name, is taken for a match.
   - Every other byte of the file stays as it is. The server is asked whether it accepts the new file; when it does not, the
@@ -32,14 +32,22 @@ options:
       - The file, on the host that the task runs on. Without it, it is the one that the server names as its C(hba_file).
       - A file that the server reads neither as its C(hba_file) nor by way of it is written all the same, with a warning, and
         without asking the server.
+      - In a file that the server includes, a rule is placed before what stands in that file. Lines of other files that come first
+        are named in a warning.
     type: path
+  content:
+    description:
+      - All of the file but for the rules, which are placed in it. What the file holds now goes, so give it only for a server
+        whose file nobody else writes.
+      - Without it, the rules are placed in the file as it is.
+    type: str
   rules:
     description:
       - The rules. With O(state=present), new ones are put in in the given order, and of two that could match the same
         connection the first one stays first.
+      - At least one of O(rules) and O(content) is needed.
     type: list
     elements: dict
-    required: true
     suboptions:
       type:
         description:
@@ -122,6 +130,15 @@ EXAMPLES = r"""
       - {type: host, database: synapse, user: synapse, address: "::1/128"}
     backup: true
 
+- name: Nobody but the administrator and Synapse, on a server of Synapse's own
+  become: true
+  become_user: postgres
+  matrixops.synapse_postgres.postgres_hba:
+    content: |
+      local all all peer
+    rules:
+      - {type: host, database: synapse, user: synapse, address: 127.0.0.1/32}
+
 - name: The old host of Synapse has no business here any more
   become: true
   become_user: postgres
@@ -166,14 +183,16 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec=_connection.connection_spec(
             path=dict(type="path"),
-            rules=dict(type="list", elements="dict", required=True, options=_hba_file.RULE),
+            content=dict(type="str"),
+            rules=dict(type="list", elements="dict", options=_hba_file.RULE),
             state=dict(type="str", choices=["present", "absent"], default="present"),
             backup=dict(type="bool", default=False),
         ),
+        required_one_of=[("content", "rules")],
         supports_check_mode=True,
     )
     with told_to(module):
-        params = {**module.params, "rules": _hba_file.rules(module.params["rules"], module.params["state"])}
+        params = {**module.params, "rules": _hba_file.rules(module.params["rules"] or [], module.params["state"])}
         with _connection.session(params, autocommit=True, what="postgres_hba") as connection, connection.cursor() as cursor:
             result = _hba_file.step(module, cursor, params, module.check_mode)
     for warning in result.pop("warnings"):

@@ -78,9 +78,13 @@ options:
         without TLS is then removed.
     type: bool
     default: false
+  hba_content:
+    description:
+      - All of pg_hba.conf but for the rules, as the option O(matrixops.synapse_postgres.postgres_hba#module:content).
+    type: str
   rules:
     description:
-      - Further rules for pg_hba.conf. Where there are none, and no O(clients), the file is left alone.
+      - Further rules for pg_hba.conf. Where there are none, and no O(clients) and no O(hba_content), the file is left alone.
     type: list
     elements: dict
     default: []
@@ -227,13 +231,14 @@ def steps(module, params: dict) -> dict:
     }
     if params["method"] == "peer":
         found["map"] = lambda cursor, check: _ident.step(module, cursor, params, check)
+    content = params["hba_content"]
     hba = {**params, "path": None, "backup": False}
     wished, gone = rules(params)
-    if wished:
-        present = {**hba, "rules": wished, "state": "present"}
+    if wished or content is not None:
+        present = {**hba, "content": content, "rules": wished, "state": "present"}
         found["rules"] = lambda cursor, check: _hba_file.step(module, cursor, present, check)
-    if gone:
-        absent = {**hba, "rules": gone, "state": "absent"}
+    if gone and content is None:  # a file that is wholly ours never has them
+        absent = {**hba, "content": None, "rules": gone, "state": "absent"}
         found["without TLS"] = lambda cursor, check: _hba_file.step(module, cursor, absent, check)
     return found
 
@@ -264,6 +269,7 @@ def main() -> None:
             method=dict(type="str", choices=[*WITH_PASSWORD, "peer", "cert", "trust"], default="scram-sha-256"),
             system_users=dict(type="list", elements="str", default=[]),
             tls=dict(type="bool", default=False),
+            hba_content=dict(type="str"),
             rules=dict(type="list", elements="dict", default=[], options=_hba_file.RULE),
         ),
         supports_check_mode=True,

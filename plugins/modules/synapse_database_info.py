@@ -82,6 +82,19 @@ space:
     same_file_system:
       description: Whether both are on one, and so share what is left.
       type: bool
+denied:
+  description:
+    - What the server's administrator needs to ask M(matrixops.synapse_postgres.postgres_hba_info) why; the options of that module
+      that are not in this one's.
+  returned: when the server denied the log-in
+  type: dict
+  contains:
+    address:
+      description: Address that the connection came from, empty for the Unix socket.
+      type: str
+    encryption:
+      description: How it was encrypted, null where that is not known.
+      type: str
 """
 
 from ansible.module_utils.basic import AnsibleModule

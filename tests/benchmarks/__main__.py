@@ -3,6 +3,7 @@
 
     make bench                                     all of it
     make bench ONLY=no_op                          a play that finds nothing to do
+    make bench ONLY=hba                            rules placed in a long pg_hba.conf
     make bench ONLY=move                           the move from SQLite, at three sizes
     make bench ONLY="move --sizes 1 5 --runs 3"    sizes in 100 000 rows; how often each step runs
 
@@ -23,7 +24,7 @@ from support import ordinary
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__.splitlines()[0])
-    parser.add_argument("only", nargs="?", choices=["no_op", "move"])
+    parser.add_argument("only", nargs="?", choices=["no_op", "hba", "move"])
     parser.add_argument("--sizes", nargs="+", type=int, metavar="SIZE", default=[1, 5, 20])
     parser.add_argument("--runs", type=int, metavar="RUNS", default=3, help="how often each step runs")
     wish = parser.parse_args()
@@ -47,14 +48,22 @@ def main() -> int:
 def measure(folder: pathlib.Path, wish: argparse.Namespace) -> int:
     """Run what is wished for, in ``folder``; return an exit status."""
     programs = tools.ansible(folder, ordinary.ROOT)
-    if wish.only != "move":
+    if wish.only in (None, "no_op"):
         no_op.measure(folder, programs)
-    if wish.only == "no_op":
-        return 0
-    # This one needs psycopg2, so it runs by the interpreter that has it.
-    words = [programs / "python", "-u", pathlib.Path(__file__).with_name("move.py"), folder, tools.synapse(folder, ordinary.ROOT)]
-    words += ["--sizes", *map(str, wish.sizes), "--runs", str(wish.runs)]
-    return subprocess.run(words, check=False).returncode
+    # The others need psycopg2, so they run by the interpreter that has it.
+    status = 0
+    if wish.only in (None, "hba"):
+        status = _by(programs, "hba.py", folder)
+    if wish.only in (None, "move"):
+        words = ["--sizes", *map(str, wish.sizes), "--runs", str(wish.runs)]
+        status |= _by(programs, "move.py", folder, tools.synapse(folder, ordinary.ROOT), *words)
+    return status
+
+
+def _by(programs: pathlib.Path, script: str, *words) -> int:
+    """Run a script beside this one by the interpreter among ``programs``; return its exit status."""
+    command = [programs / "python", "-u", pathlib.Path(__file__).with_name(script), *words]
+    return subprocess.run(command, check=False).returncode
 
 
 if __name__ == "__main__":

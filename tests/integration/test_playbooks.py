@@ -17,6 +17,7 @@ import sys
 import pytest
 import yaml
 
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
 from support import conversation, modules, playbooks, sqlite, synapse
 from support.talk import Talk, lives_on, require_all_there
 
@@ -440,6 +441,69 @@ def test_an_interpreter_without_synapse_is_given_no_client_library(site):
     before = state(site)
     refused = site.play("site", fails=True, synapse_postgres_synapse_python=str(python))
     assert not refused.missing(f"{python} has no Synapse", "synapse_postgres_synapse_python") and state(site) == before
+
+
+@pytest.fixture
+def hba(site):
+    """``hba(lines)`` puts lines behind the administrator's in the server's pg_hba.conf, and nothing else."""
+    path = site.cluster.data / "pg_hba.conf"
+    before = path.read_text()
+
+    def write(lines):
+        path.write_text(f"host all {site.cluster.login['login_user']} 127.0.0.1/32 scram-sha-256\n{lines}")
+        with contextlib.closing(site.cluster.connect()) as connection, connection.cursor() as cursor:
+            assert _connection.reload(cursor)
+        return path
+
+    yield write
+    write(before)
+    path.write_text(before)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("", ["no pg_hba.conf entry for host", "No line of {path} matches the role", "scram-sha-256' in (module postgres_hba"]),
+        ("host all all 127.0.0.0/8 ident", ["Ident authentication failed", "Line 2 of {path} ({line}) decides", "in front of"]),
+        ("host all all samehost reject", ["pg_hba.conf rejects connection", "Line 2 of {path} ({line}) decides"]),
+    ],
+    ids=["no line", "another method", "reject"],
+)
+def test_a_denied_log_in_is_explained_before_the_configuration_is_touched(site, hba, line, words):
+    site.prepare()
+    path = hba(line + "\n")
+    before = state(site)
+    denied = site.play("site", fails=True)
+    words = [word.format(path=path, line=line) for word in words]
+    assert not denied.missing(*words, "The role's password is stored for scram-sha-256.") and state(site) == before
+
+
+def test_the_whole_pg_hba_conf_is_written_only_on_a_server_of_ours(site, hba):
+    path = hba("host all all all md5\n")
+    before, theirs = state(site), path.read_text()
+    refused = site.play("site", fails=True, synapse_database_hba_mode="template")
+    assert not refused.missing("did not make this server", "Set synapse_database_hba_mode to merge") and state(site) == before
+
+    play = site.folder / "database.yml"
+    tasks = [{"name": "Database", "ansible.builtin.include_role": {"name": "matrixops.synapse_postgres.synapse_database"}}]
+    play.write_text(yaml.safe_dump([{"name": "Ours", "hosts": "postgres", "gather_facts": False, "tasks": tasks}]))
+    ours = {
+        "postgres_server_mode": "private",
+        "synapse_database_login": site.cluster.login,
+        "synapse_database_hba_mode": "template",
+        "synapse_database_hba_rules": [{"type": "host", "user": site.cluster.login["login_user"], "address": "127.0.0.1/32"}],
+    }
+    foretold = site.play(str(play), "--check", "--diff", **ours)
+    assert (
+        foretold.changed == 1
+        and path.read_text() == theirs
+        and not foretold.missing("-host all all all md5", f"+host {site.name}")
+    )
+    assert site.play(str(play), **ours).changed == 1
+    text = path.read_text()
+    assert text.startswith("# Ansible managed") and "md5" not in text and text.count(f" {site.name} ") == 4
+    site.cluster.connect(user=site.name, password=site.variables["synapse_postgres_password"], dbname=site.name).close()
+    assert site.play(str(play), **ours).changed == 0 and path.read_text() == text
 
 
 def test_a_database_of_another_locale_is_refused(site):

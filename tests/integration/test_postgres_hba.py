@@ -227,6 +227,9 @@ def test_a_file_that_the_server_includes(hba, run):
             assert in_main["placed"][0]["line"] == 2, "the included file could match first"
             assert in_other["placed"][0]["line"] == 3 and not told(in_other) and hba.login() == "in"
             assert not run("postgres_hba", options(hba, path=str(other)))["changed"]
+            hba.path.write_text(ADMIN + "host all a all md5\n" + IDENT + "include synapse_hba.conf\n")
+            behind = run("postgres_hba", options(hba, path=str(other)))
+            assert told(behind).count("comes before") == 1 and f"Line 4 of {hba.path} comes before {other}" in told(behind)
     finally:
         other.unlink()
 
@@ -247,6 +250,26 @@ def test_warnings_reach_the_user(hba, run):
     for words in ("without any proof", "Line 1 (host postgres synapse 127.0.0.1/32 reject)", "hostssl record cannot match"):
         assert words in warnings
     assert "rejects connection" in hba.login(), "the administrator's exception still counts"
+
+
+def test_a_whole_file_is_written_once_and_checked_like_any_other(hba, run):
+    hba.load((ADMIN + IDENT + "# theirs\nhost all all 10.0.0.0/8 trust\n").encode())
+    before, whole = hba.content, options(hba, content="# all of it\n" + ADMIN + "host all all all ident\n")
+    foretold = run("postgres_hba", whole, check=True)
+    assert foretold["changed"] and hba.content == before
+    done = run("postgres_hba", whole)
+    assert (
+        done["diff"] == foretold["diff"] and hba.content.decode() == "# all of it\n" + ADMIN + LINE + "host all all all ident\n"
+    )
+    assert hba.login() == "in"
+    again = run("postgres_hba", whole)
+    assert not again["changed"] and again["placed"] == [{**done["placed"][0], "action": "present"}]
+    refused = run("postgres_hba", options(hba, content=ADMIN + "host all all 10.0.0.0/40 md5\n"))
+    assert refused["failed"] and "rejects line 3 of the new" in refused["msg"] and hba.login() == "in"
+    hba.path.write_bytes(hba.content + b"host nobody\n")
+    assert run("postgres_hba", {**whole, "rules": []})["changed"], "a line that was wrong is no obstacle when it goes"
+    assert "Ident authentication failed" in hba.login()
+    assert "one of the following is required: content, rules" in run("postgres_hba", hba.cluster.login)["msg"]
 
 
 def test_secrets_of_other_lines_are_not_told(hba, run):

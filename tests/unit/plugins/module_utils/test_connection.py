@@ -64,3 +64,26 @@ def test_a_place_is_named_as_a_person_would(given, place):
 def test_the_common_causes_have_their_remedy(words, remedy, no_server):
     refusal = _connection._no_connection({"host": "db"}, words)
     assert words in str(refusal) and remedy in str(refusal) and refusal.facts["no_server"] is no_server
+
+
+@pytest.mark.parametrize(
+    ("libpq", "words", "denied"),
+    [
+        ({"host": "db"}, 'no pg_hba.conf entry for host "10.0.0.5", user "a", SSL encryption', ("10.0.0.5", "tls")),
+        ({"host": "db"}, 'pg_hba.conf rejects connection for host "::1", user "a", no encryption', ("::1", "none")),
+        (
+            {"host": "db"},
+            'connection to server at "db" (127.0.0.1), port 1 failed: password authentication failed',
+            ("127.0.0.1", None),
+        ),
+        ({"host": "127.0.0.1", "sslmode": "disable"}, 'Ident authentication failed for user "a"', ("127.0.0.1", "none")),
+        ({"host": "no.such.host.invalid"}, "fe_sendauth: no password supplied", ("", None)),
+        ({"host": "/run/postgresql"}, 'Peer authentication failed for user "a"', ("", None)),
+        ({}, "connection requires a valid client certificate", ("", None)),
+        ({"host": "db"}, 'database "synapse" does not exist', None),
+        ({"host": "db"}, "Connection refused", None),
+    ],
+)
+def test_who_was_denied_is_known_to_who_asks_why(libpq, words, denied):
+    facts = _connection._no_connection(libpq, words).facts
+    assert facts.get("denied") == (denied and dict(zip(("address", "encryption"), denied)))

@@ -2,12 +2,13 @@
 """pg_hba.conf: read as the server reads it, changed no further than asked, and rules placed where they count."""
 
 import itertools
+import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _hba
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _hba, _hba_match
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 LOCAL = {"type": "local", "database": "synapse", "user": "synapse"}
@@ -21,6 +22,7 @@ H = "host    synapse         synapse         127.0.0.1/32            scram-sha-2
 S = "host    synapse         synapse         ::1/128                 scram-sha-256\n"
 T = "hostssl synapse         synapse         127.0.0.1/32            scram-sha-256\n"
 W = "host    all             all             10.0.0.0/8              scram-sha-256\n"
+E5 = "host all eve 10.0.0.5/32"
 IDENT = "host all all 127.0.0.1/32 ident\n"
 FEDORA = "# TYPE DATABASE\nlocal all all peer\n# IPv4:\nhost all all 127.0.0.1/32 ident\n# IPv6:\nhost all all ::1/128 ident\n"
 
@@ -242,6 +244,158 @@ PRESENT = [
         "inserted",
     ),
     case("given twice", "", [HOST, HOST], H, "inserted", "inserted"),
+    case("tabs", "host\tall\tall\t127.0.0.1/32\tident\n", [HOST], H + "host\tall\tall\t127.0.0.1/32\tident\n", "inserted"),
+    case(
+        "a mask in its own column",
+        "host all all 127.0.0.0 255.0.0.0 ident\n",
+        [HOST],
+        H + "host all all 127.0.0.0 255.0.0.0 ident\n",
+        "inserted",
+    ),
+    case(
+        "a mask that leaves it out",
+        "host all all 127.0.0.2 255.255.255.254 ident\n" + IDENT,
+        [HOST],
+        "host all all 127.0.0.2 255.255.255.254 ident\n" + H + IDENT,
+        "inserted",
+    ),
+    case(
+        "a mask with a hole",
+        "host all all 127.0.9.1 255.255.0.255 ident\n",
+        [HOST],
+        H + "host all all 127.0.9.1 255.255.0.255 ident\n",
+        "inserted",
+    ),
+    case("a list that names it", "host a, synapse all all md5\n", [HOST], H + "host a, synapse all all md5\n", "inserted"),
+    case("a list that does not", "host a,b all all md5\n", [HOST], "host a,b all all md5\n" + H, "inserted"),
+    case("a list of users", "host all a,b,synapse all md5\n", [HOST], H + "host all a,b,synapse all md5\n", "inserted"),
+    case(
+        "the second blocker only",
+        "host all a all md5\nhost b all all md5\nhost all all all md5\n",
+        [HOST],
+        "host all a all md5\nhost b all all md5\n" + H + "host all all all md5\n",
+        "inserted",
+    ),
+    case(
+        "below a comment of the blocker's",
+        "local all all peer\n# everybody:\nhost all all all md5\n",
+        [HOST],
+        "local all all peer\n# everybody:\n" + H + "host all all all md5\n",
+        "inserted",
+    ),
+    case(
+        "before a blocker that is continued",
+        "host all \\\n all all \\\n md5\n",
+        [HOST],
+        H + "host all \\\n all all \\\n md5\n",
+        "inserted",
+    ),
+    case("sameuser may be it", "host sameuser all all md5\n", [HOST], H + "host sameuser all all md5\n", "inserted"),
+    case(
+        "sameuser is not it for another name",
+        "host sameuser all all md5\n",
+        [{**HOST, "user": "matrix"}],
+        "host sameuser all all md5\n" + H.replace("synapse         127", "matrix          127"),
+        "inserted",
+    ),
+    case("samerole may be it", "host samerole all all md5\n", [HOST], H + "host samerole all all md5\n", "inserted"),
+    case("samehost may be it", "host all all samehost md5\n", [HOST], H + "host all all samehost md5\n", "inserted"),
+    case(
+        "quoted sameuser is a name",
+        'host "sameuser" all all md5\n',
+        [HOST],
+        'host "sameuser" all all md5\n' + H,
+        "inserted",
+    ),
+    case("quoted all is a name", 'host all "all" all md5\n', [HOST], 'host all "all" all md5\n' + H, "inserted"),
+    case("quoted @ is a name", 'host "@dbs" all all md5\n', [HOST], 'host "@dbs" all all md5\n' + H, "inserted"),
+    case("a list with a file", "host a,@dbs all all md5\n", [HOST], H + "host a,@dbs all all md5\n", "inserted"),
+    case("a regex among users", "host all a,/^s all md5\n", [HOST], H + "host all a,/^s all md5\n", "inserted"),
+    case("IPv4 is not IPv6", "host all all 0.0.0.0/0 md5\n", [SIX], "host all all 0.0.0.0/0 md5\n" + S, "inserted"),
+    case("all addresses are both", "host all all all md5\n", [SIX], S + "host all all all md5\n", "inserted"),
+    case(
+        "IPv6 written long",
+        "host all all 0:0:0:0:0:0:0:1/128 md5\n",
+        [SIX],
+        S + "host all all 0:0:0:0:0:0:0:1/128 md5\n",
+        "inserted",
+    ),
+    case("before include_if_exists", "include_if_exists x\n", [HOST], H + "include_if_exists x\n", "inserted"),
+    case(
+        "before include_dir",
+        'host a a all md5\n"include_dir" x\n',
+        [HOST],
+        "host a a all md5\n" + H + '"include_dir" x\n',
+        "inserted",
+    ),
+    case("moved before an include", "include x\n# ours\n" + H, [HOST], H + "include x\n# ours\n", "moved"),
+    case(
+        "a name that looks like an include",
+        "host include all all md5\n",
+        [HOST],
+        "host include all all md5\n" + H,
+        "inserted",
+    ),
+    case("gss is not TLS", "hostgssenc all all all gss\n", [TLS], "hostgssenc all all all gss\n" + T, "inserted"),
+    case("not gss may be TLS", "hostnogssenc all all all md5\n", [TLS], T + "hostnogssenc all all all md5\n", "inserted"),
+    case(
+        "types side by side",
+        "hostssl synapse synapse 127.0.0.1/32 cert\n" + IDENT,
+        [{**HOST, "type": "hostnossl"}],
+        "hostssl synapse synapse 127.0.0.1/32 cert\nhostnossl synapse         synapse         127.0.0.1/32            "
+        "scram-sha-256\n" + IDENT,
+        "inserted",
+    ),
+    case(
+        "addresses side by side",
+        H + "host all all all ident\n",
+        [HOST, {**HOST, "address": "10.0.0.5/32"}],
+        H + H.replace("127.0.0.1/32", "10.0.0.5/32 ") + "host all all all ident\n",
+        "present",
+        "inserted",
+    ),
+    case(
+        "another effect by an option",
+        "host synapse synapse 127.0.0.1/32 md5 clientcert=verify-ca\n",
+        [{**HOST, "method": "md5"}],
+        "host synapse synapse 127.0.0.1/32 md5\n",
+        "replaced",
+    ),
+    case(
+        "a general reject comes after it",
+        "host all all 0.0.0.0/0 reject\n",
+        [HOST],
+        H + "host all all 0.0.0.0/0 reject\n",
+        "inserted",
+    ),
+    case(
+        "a reject of a part by type stays in front",
+        "hostnossl synapse synapse 127.0.0.1/32 reject\nhost all all all md5\n",
+        [HOST],
+        "hostnossl synapse synapse 127.0.0.1/32 reject\n" + H + "host all all all md5\n",
+        "inserted",
+    ),
+    case(
+        "behind a reject of a part, where its rival is taken by another one",
+        f"{E5[:-4]}4/30 reject\n{E5} ident\n{E5[:-4]}9/32 reject\nhost all all all md5\n",
+        [WIDE],
+        f"{E5[:-4]}4/30 reject\n{E5} ident\n{E5[:-4]}9/32 reject\n{W}host all all all md5\n",
+        "inserted",
+    ),
+    case(
+        "behind a reject of a part, where what its rival could take has the rule's effect already",
+        f"host all all 10.0.0.5/32 scram-sha-256\n{E5} ident\n{E5[:-4]}6/32 reject\nhost all all all md5\n",
+        [WIDE],
+        f"host all all 10.0.0.5/32 scram-sha-256\n{E5} ident\n{E5[:-4]}6/32 reject\n{W}host all all all md5\n",
+        "inserted",
+    ),
+    case(
+        "before a reject of a part that only a rival's place would spare",
+        f"host all all 10.0.0.5/32 ident\n{E5[:-4]}6/32 reject\n",
+        [WIDE],
+        f"{W}host all all 10.0.0.5/32 ident\n{E5[:-4]}6/32 reject\n",
+        "inserted",
+    ),
     case(
         "narrow reject given first",
         IDENT,
@@ -297,6 +451,10 @@ def test_place(before, rules, after, actions):
     assert [item["line"] for item in again.placed] == [item["line"] for item in outcome.placed]
 
 
+def test_the_expected_place_is_known_for_many_files():
+    assert len({(case.values[0], str(case.values[1])) for case in PRESENT}) >= 80
+
+
 @pytest.mark.parametrize(("before", "rules", "after", "actions"), ABSENT)
 def test_remove(before, rules, after, actions):
     outcome = _hba.remove(before, wished(rules, complete=False))
@@ -338,6 +496,22 @@ def test_two_backslashes_before_two_line_ends_are_not_two_continuations():
         ("# x\nhost all eve 10.0.0.1/32 md5\n", [WIDE], ["Line 3 (host all eve 10.0.0.1/32 md5) is out of use"]),
         ("host all eve all reject\n", [WIDE], ["Line 2 (host all eve all reject) may have rejected"]),
         ("host all all all reject\n", [WIDE], []),
+        (
+            f"host all all 10.0.0.5/32 ident\n{E5} reject\n{E5[:-4]}6/32 reject\n",
+            [WIDE],
+            [
+                "Line 2 (host all all 10.0.0.5/32 ident) is out of use",
+                "Line 4 (host all eve 10.0.0.6/32 reject) may have rejected",
+            ],
+        ),
+        (
+            f"{E5[:-4]}4/30 reject\n{E5} ident\n{E5[:-4]}9/32 reject\nhost all all all md5\n",
+            [WIDE],
+            [
+                "Line 1 (host all eve 10.0.0.4/30 reject) rejects a part",
+                "Line 3 (host all eve 10.0.0.9/32 reject) rejects a part",
+            ],
+        ),
         (IDENT, [HOST], []),
     ],
 )
@@ -402,6 +576,8 @@ def test_secrets_of_other_lines_are_not_shown():
     assert _hba.shown(text) == (
         "host all all all ldap ldapbinddn=x ldapbindpasswd=********\r\n# radiussecrets=********\nlocal all all peer\n"
     )
+    for spelled in ("ldapbind\\\npasswd=a", 'ldapbind"passwd=a"', '"ldapbindpasswd"=a', 'ldap"bindpass"wd\\\r\n=a # b'):
+        assert "=a" not in _hba.shown(f"host all all all ldap {spelled}\nlocal all all peer\n")
 
 
 def test_what_the_server_shows():
@@ -410,9 +586,12 @@ def test_what_the_server_shows():
     assert _hba.server_view(text) == view
 
 
+# A busy machine takes its time for one example or another.
+at_leisure = settings(deadline=None)
+
 # Files: lines made of what the field's lines are made of, and any bytes at all.
-DATABASES = ["all", "synapse", "a", '"all"', "replication", "sameuser", "/^s", "a,synapse", "@f"]
-USERS = ["all", "synapse", "a", "+g", '"+g"', "a,synapse", "/x"]
+DATABASES = ["all", "synapse", "a", '"all"', "replication", "sameuser", "samerole", "/^s", "a,synapse", "b,/^a", "@f"]
+USERS = ["all", "synapse", "a", "+g", '"+g"', "a,synapse", "/x", '"/^a"']
 ADDRESSES = [
     "all",
     "127.0.0.1/32",
@@ -422,17 +601,20 @@ ADDRESSES = [
     "::1/128",
     "::/0",
     "samehost",
+    "samenet",
     "a.b.c",
     ".b.c",
 ]
+KINDS = ["host", "host", "hostssl", "hostnossl", "hostgssenc", "hostnogssenc"]
 METHODS = ["md5", "scram-sha-256", "reject", "trust", "peer map=x"]
 lines = st.one_of(
     st.builds(" ".join, st.tuples(st.just("local"), *map(st.sampled_from, (DATABASES, USERS, METHODS)))),
     st.builds(
         " ".join,
-        st.tuples(*map(st.sampled_from, (["host", "hostssl", "hostnossl", "hostgssenc"], DATABASES, USERS, ADDRESSES, METHODS))),
+        st.tuples(*map(st.sampled_from, (KINDS, DATABASES, USERS, ADDRESSES, METHODS))),
     ),
-    st.sampled_from(["", "# c", "include f", "host all", "# c \\", '"', "local synapse \\\n synapse md5 # x"]),
+    st.sampled_from(["include f", "include_if_exists nowhere", "include_dir d"]),
+    st.sampled_from(["", "# c", "host all", "# c \\", '"', "local synapse \\\n synapse md5 # x"]),
 )
 files = st.builds(
     lambda ended, last: "".join(line + end for line, end in ended) + last,
@@ -476,6 +658,7 @@ def test_any_text_comes_back_whole_and_in_order(text):
         assert [token.start for token in tokens] == sorted(token.start for token in tokens)
 
 
+@at_leisure
 @given(files, st.lists(single, min_size=1, max_size=3))
 def test_placing_twice_is_placing_once_and_no_other_line_is_touched(text, rules):
     try:
@@ -498,22 +681,66 @@ def test_placing_twice_is_placing_once_and_no_other_line_is_touched(text, rules)
     assert others(outcome.text) == others(text)
 
 
+# People at the door, and what else the lines above name: an included file, a list of names.
+PEOPLE = [
+    _hba_match.Connection(kind, database, user, frozenset({user, "g"} if user == "a" else {user}), address, name, ())
+    for kind, address, name in (("socket", "", ""), ("tls", "127.0.0.1", "a.b.c"), ("plain", "10.9.0.1", ""), ("gss", "::1", ""))
+    for database in ("synapse", "a", "all", None)
+    for user in ("synapse", "a", "x")
+]
+
+
+def decider(text, connection):
+    """Return the entry that decides about ``connection``."""
+    texts = {
+        "/pg/hba": text,
+        "/pg/f": "host all a 10.0.0.0/8 reject\nlocal all all trust\n",
+        "/pg/d/1.conf": "host all x all md5",
+    }
+
+    def read(path):
+        if path not in texts:
+            raise FileNotFoundError(path)
+        return texts[path]
+
+    entries = _hba_match.entries("/pg/hba", _hba_match.Files(160000, read, lambda folder: ["0", "1.conf"]))
+    return _hba_match.decides(entries, connection, lambda pattern, found: bool(re.search(pattern, found)))
+
+
+@at_leisure
 @given(files, single)
-def test_a_placed_rule_comes_first_for_its_connections_save_for_exceptions(text, rule):
+def test_a_placed_rule_decides_as_it_says_for_its_connections_and_changes_nothing_for_others(text, rule):
+    """Save for exceptions, that is narrower rejects."""
+    (rule,) = wished([rule])
+    text = text.replace("@f", "f")
+    after = _hba.place(text, [rule]).text
+    for connection in PEOPLE:
+        then, now = decider(text, connection), decider(after, connection)
+        if decider(_hba.rule_text(rule), connection) is None:
+            assert (then and then.line.raw.strip()) == (now and now.line.raw.strip())
+        elif now.rule.effect != rule.effect:
+            assert now.rule.method == "reject" and _hba.covers(rule, now.rule) and not _hba.covers(now.rule, rule)
+            assert then.line.raw.strip() == now.line.raw.strip()
+
+
+@at_leisure
+@given(files, single)
+def test_a_rule_is_put_in_no_earlier_than_needed(text, rule):
+    """The next line after it could take a connection from it, or the one before it is an exception to it."""
     (rule,) = wished([rule])
     outcome = _hba.place(text, [rule])
-    for line in _hba.parse(outcome.text):
-        if line.number == outcome.placed[0]["line"]:
-            assert (line.rule.selector, line.rule.effect) == (rule.selector, rule.effect)
-            break
-        other = line.rule
-        assert not line.fields or other
-        if other and _hba.could_meet(rule, other) and other.effect != rule.effect:
-            assert other.method == "reject" and _hba.covers(rule, other) and not _hba.covers(other, rule)
-    else:
-        raise AssertionError("the rule is not where it was said to be")
+    (placed,) = outcome.placed
+    lines = [line for line in _hba.parse(outcome.text) if line.fields]
+    at = next(index for index, line in enumerate(lines) if line.number >= placed["line"])
+    if placed["action"] != "inserted" or at + 1 == len(lines):
+        return
+    before, after = (line.rule for line in (lines[at - 1], lines[at + 1]))
+    rival = after is None or (_hba.could_meet(rule, after) and after.effect != rule.effect)
+    exception = at and before.method == "reject" and _hba.covers(rule, before)
+    assert rival or exception
 
 
+@at_leisure
 @given(files, single)
 def test_removing_undoes_placing_where_there_was_nothing_before(text, rule):
     (placed,) = wished([rule])
@@ -522,6 +749,7 @@ def test_removing_undoes_placing_where_there_was_nothing_before(text, rule):
     assert back in (cleared, cleared + "\n", cleared + "\n\n", cleared + "\r\n", cleared + "\r\n\r\n")
 
 
+@at_leisure
 @given(files, single)
 def test_a_written_rule_reads_as_it_was_meant(text, rule):
     (rule,) = wished([rule])
