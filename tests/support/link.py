@@ -77,6 +77,8 @@ class Link:
                 other_reader, other = await asyncio.open_connection("127.0.0.1", self.target, local_addr=(self.source, 0))
                 writers.append(other)
                 self.sockets += [each.get_extra_info("socket") for each in writers]
+                for each in writers:  # asyncio does so for sockets that it made itself
+                    each.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self.pumps.add(asyncio.current_task())
                 for source, target in ((reader, other), (other_reader, writer)):
                     on_the_way = asyncio.Queue(_ON_THE_WAY)
