@@ -69,9 +69,12 @@ def planned(lite, names: list[str]) -> dict:
     }
 
 
-def concerned(cursor, names: list[str]) -> set[str]:
-    """Return ``names`` and every table whose foreign keys lead to one of them, as deleting there may delete here."""
-    references = _tables.references(cursor)
+def concerned(cursor, names: list[str], aside: list[tuple[str, str]] = ()) -> set[str]:
+    """Return ``names`` and every table whose foreign keys lead to one of them, as deleting there may delete here.
+
+    ``aside`` are foreign keys that are not there now, as (child, parent).
+    """
+    references = [*_tables.references(cursor), *aside]
     found = set(names)
     while True:
         more = {child for child, parent in references if parent in found} - found

@@ -274,6 +274,7 @@ class Unmatched:
         # The id of each hash; of one that several rows have, the others' ids beside it.
         self._waiting: dict[str, dict[int, int]] = {"here": {}, "there": {}}
         self._more: dict[str, dict[int, list[int]]] = {"here": {}, "there": {}}
+        self._repeated = {"here": 0, "there": 0}
 
     def add(self, side: str, rows: Rows) -> None:
         """Match ``rows`` of one side with those of the other."""
@@ -286,7 +287,7 @@ class Unmatched:
             for row in met:
                 del theirs[row]
             mine.update((row, number) for row, number in fresh.items() if row not in met)
-        if len(mine) + len(self._more[side]) > _WAITING:
+        if len(mine) + self._repeated[side] > _WAITING:
             self._spill()
 
     def _add_one_by_one(self, side: str, other: str, rows: Rows) -> None:
@@ -294,12 +295,14 @@ class Unmatched:
         for row, number in zip(rows.hashes, rows.ids):
             if row in theirs_more:
                 theirs_more[row].pop()
+                self._repeated[other] -= 1
                 if not theirs_more[row]:
                     del theirs_more[row]
             elif row in theirs:
                 del theirs[row]
             elif row in mine:
                 more.setdefault(row, []).append(number)
+                self._repeated[side] += 1
             else:
                 mine[row] = number
 
@@ -315,6 +318,7 @@ class Unmatched:
             self._lite.executemany(f"INSERT INTO temp.{side} VALUES (?, ?, ?)", rows)
             self._waiting[side].clear()
             self._more[side].clear()
+            self._repeated[side] = 0
 
     def settle(self, cursor) -> None:
         """Fill temp.only_here and temp.only_there with what is left.
@@ -440,7 +444,9 @@ def _mark(lite, table: Table, share: Share, texts) -> str:
 
 
 def _typed(one: Column) -> str:
-    return f"typeof({one.lite}) || ':' || hex({one.lite})"
+    # hex() has 15 digits of a real, quote() all of them, but nothing of a text after a NUL character.
+    whole = f"CASE WHEN typeof({one.lite}) IN ('text', 'blob') THEN hex({one.lite}) ELSE quote({one.lite}) END"
+    return f"typeof({one.lite}) || ':' || {whole}"
 
 
 def _large_typed(_one: Column, kind: str, size: int, values):
@@ -620,6 +626,8 @@ def _as_stored(value: object, kind_here: str, kind: str, size: int | None) -> st
         number = _INTEGER.fullmatch(text)
         return str(int(number[1])) if number else _never(text)
     if kind == "bytea":
+        if "\0" in text:
+            return _never(text)
         taken = _bytea(text.encode("utf-8", "surrogateescape"))
         return _never(text) if taken is None else "\\x" + taken.hex()
     if kind == "char":

@@ -162,7 +162,7 @@ def _empty(cursor, rewritten: set[str], carried: set[str]) -> None:
 
     Tables that refer to them go with them, and begin anew, too.
     """
-    concerned = sorted(_carry.concerned(cursor, _with_rows(cursor, rewritten)))
+    concerned = sorted(_carry.concerned(cursor, _with_rows(cursor, rewritten), _indexes.references(cursor)))
     cursor.execute("BEGIN")
     if concerned:
         names = sql.SQL(", ").join(sql.Identifier("public", name) for name in concerned)
@@ -170,6 +170,21 @@ def _empty(cursor, rewritten: set[str], carried: set[str]) -> None:
     anew = [name for name in {*concerned, *rewritten} if name in carried]
     cursor.execute("DELETE FROM public.port_from_sqlite3 WHERE table_name = ANY (%s)", (anew,))
     cursor.execute("COMMIT")
+
+
+def begin_anew(cursor, libpq: dict, source: str) -> None:
+    """Undo a first load that was killed while foreign keys were aside, which half of the rows may be against; make the keys.
+
+    For what cannot do without them: Synapse's own code. ``libpq`` and ``source`` are as in _indexes.put_back().
+    """
+    if not _indexes.references(cursor):
+        return
+    cursor.execute("SELECT table_name FROM public.port_from_sqlite3")
+    carried = {name for (name,) in cursor.fetchall()}
+    cursor.execute("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')")
+    there = {name for (name,) in cursor.fetchall()}
+    _empty(cursor, carried & there, carried)
+    _indexes.put_back(cursor, libpq, source)
 
 
 def _with_rows(cursor, names: set[str]) -> list[str]:

@@ -28,12 +28,13 @@ _AGAINST = "Mend those rows on SQLite (the server's log tells which), and give t
 # The stage in which foreign keys are made again, after all others.
 _FOREIGN_KEY = 2
 
-# What is put aside of large tables, as what makes it again: foreign keys from them and to them; unique constraints; indexes.
-# What has a property that its definition does not tell stays, and so do primary keys, the tables of other roles, and what the
-# foreign keys of these lead to.
+# What is put aside of large tables, as what makes it again, and the table that a foreign key leads to: foreign keys from them and
+# to them; unique constraints; indexes. What has a property that its definition does not tell stays, and so do primary keys, the
+# tables of other roles, and what the foreign keys of these lead to.
 _FOUND = """
 SELECT %(foreign_key)s AS stage, child.relname AS table_name, conname AS name, 'CONSTRAINT' AS kind,
-    format('ALTER TABLE public.%%I ADD CONSTRAINT %%I %%s', child.relname, conname, pg_get_constraintdef(k.oid)) AS definition
+    format('ALTER TABLE public.%%I ADD CONSTRAINT %%I %%s', child.relname, conname, pg_get_constraintdef(k.oid)) AS definition,
+    parent.relname AS parent
 FROM pg_constraint k JOIN pg_class child ON child.oid = k.conrelid JOIN pg_class parent ON parent.oid = k.confrelid
 WHERE k.contype = 'f' AND k.conparentid = 0 AND child.relnamespace = 'public'::regnamespace
     AND parent.relnamespace = 'public'::regnamespace AND %(names)s && ARRAY[child.relname::text, parent.relname]
@@ -41,7 +42,7 @@ WHERE k.contype = 'f' AND k.conparentid = 0 AND child.relnamespace = 'public'::r
 UNION ALL
 SELECT 1, t.relname, index.relname, CASE WHEN k.oid IS NULL THEN 'INDEX' ELSE 'CONSTRAINT' END, CASE WHEN k.oid IS NULL
     THEN pg_get_indexdef(i.indexrelid)
-    ELSE format('ALTER TABLE public.%%I ADD CONSTRAINT %%I %%s', t.relname, conname, pg_get_constraintdef(k.oid)) END
+    ELSE format('ALTER TABLE public.%%I ADD CONSTRAINT %%I %%s', t.relname, conname, pg_get_constraintdef(k.oid)) END, NULL
 FROM pg_index i JOIN pg_class index ON index.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid
 LEFT JOIN pg_constraint k ON k.conindid = i.indexrelid AND k.contype <> 'f'
 WHERE t.relnamespace = 'public'::regnamespace AND t.relkind = 'r' AND t.relname = ANY (%(names)s)
@@ -58,12 +59,16 @@ ORDER BY 1 DESC
 
 @dataclasses.dataclass(frozen=True)
 class _Aside:
-    """An index or a constraint that is put aside, to be made again in its ``stage``: foreign keys need the others."""
+    """An index or a constraint that is put aside, to be made again in its ``stage``: foreign keys need the others.
+
+    ``parent`` is the table that a foreign key leads to.
+    """
 
     stage: int
     table: str
     name: str
     definition: str
+    parent: str | None
 
 
 def put_aside(cursor, names: set[str]) -> None:
@@ -72,9 +77,9 @@ def put_aside(cursor, names: set[str]) -> None:
     cursor.execute(_FOUND, {"names": sorted(names), "foreign_key": _FOREIGN_KEY})
     found = cursor.fetchall()
     if found:  # two statements, however far the server is
-        recorded = [(stage, table, name, definition) for stage, table, name, _kind, definition in found]
+        recorded = [(stage, table, name, definition, parent) for stage, table, name, _kind, definition, parent in found]
         extras.execute_values(cursor, "INSERT INTO synapse_postgres.aside VALUES %s", recorded, page_size=len(found))
-        cursor.execute(sql.SQL("; ").join(_drop(table, name, kind) for _stage, table, name, kind, _definition in found))
+        cursor.execute(sql.SQL("; ").join(_drop(table, name, kind) for _stage, table, name, kind, *_how in found))
     cursor.execute("COMMIT")
 
 
@@ -100,15 +105,23 @@ def put_back(cursor, libpq: dict, source: str, foreign_keys: bool = True) -> Non
 
 
 def aside(cursor) -> list[_Aside]:
-    """Return what is put aside, in the order in which it is made again: that of the largest tables first."""
-    cursor.execute("SELECT to_regclass('synapse_postgres.aside')")
-    if cursor.fetchone()[0] is None:
+    """Return what is put aside, in the order in which it is made again: that of the largest tables first.
+
+    Without the routine's table of borders, Synapse's tables are not those any more, and nothing is.
+    """
+    cursor.execute("SELECT to_regclass('synapse_postgres.aside'), to_regclass('public.port_from_sqlite3')")
+    if None in cursor.fetchone():
         return []
     cursor.execute(
-        "SELECT stage, table_name, name, definition FROM synapse_postgres.aside"
+        "SELECT stage, table_name, name, definition, parent FROM synapse_postgres.aside"
         " ORDER BY stage, pg_relation_size(to_regclass(format('public.%I', table_name))) DESC NULLS LAST, name"
     )
     return [_Aside(*row) for row in cursor]
+
+
+def references(cursor) -> list[tuple[str, str]]:
+    """Return (child, parent) for every foreign key that is put aside."""
+    return [(one.table, one.parent) for one in aside(cursor) if one.parent]
 
 
 def require_none_aside(cursor) -> None:

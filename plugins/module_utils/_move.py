@@ -74,6 +74,7 @@ CREATE TABLE IF NOT EXISTS synapse_postgres.aside (
     table_name text,
     name text,
     definition text NOT NULL,
+    parent text,
     PRIMARY KEY (table_name, name)
 );
 COMMENT ON TABLE synapse_postgres.aside IS 'Indexes and constraints that the move has dropped, and makes again when it ends.';

@@ -44,13 +44,15 @@ ORDER BY pg_table_size(relid) DESC
 
 @dataclasses.dataclass(frozen=True)
 class _Begun:
-    """A port that has begun: of the file ``source`` into the database of ``cursor``, which ``libpq``'s keywords lead to as well.
+    """A port that has begun: of the file ``source``, which has this ``inode``, into the database of ``cursor``, which ``libpq``'s
+    keywords lead to as well.
 
     ``routine`` is what the installed Synapse decides, with the ``engine`` and whether a port ended well ``again``, as in
     _move.Record; ``before`` is the record that earlier ports left. ``goes_on``: one of this very file was killed on the way.
     """
 
     source: str
+    inode: int
     cursor: object
     libpq: dict
     routine: dict
@@ -65,16 +67,22 @@ def port(params: dict, check_mode: bool) -> dict:
     _sqlite.require_movable(source, facts, params["drain_background_updates"])
     config = _routine.read_config(params["config"])
     target = _routine.connection_keywords(config)
-    with _connection.connected(target, autocommit=True, what="synapse_port") as connection, connection.cursor() as cursor:
+    with contextlib.ExitStack() as stack:
+        # Who looks for the file's holders, to write a newer copy over it, finds us. To be closed after SQLite's connections: a
+        # process that closes a file loses its locks on it (https://www.sqlite.org/howtocorrupt.html, section 2.2).
+        inode = os.fstat(stack.enter_context(open(source, "rb")).fileno()).st_ino
+        connection = stack.enter_context(_connection.connected(target, autocommit=True, what="synapse_port"))
+        cursor = stack.enter_context(connection.cursor())
         _require_fit(cursor, config)
         with _move.only_one(cursor, connection.info.dbname):
             if _move.is_finished(cursor, _sqlite.stamp(source), config["server_name"]):
                 return {"changed": False, "finished": True}
             _move.require_only_ported(cursor, source)
             _move.require_unused(cursor)
-            begun = _begun(cursor, target, params)
+            begun = _begun(cursor, target, params, inode)
             if not check_mode and not begun.goes_on:
-                _indexes.put_back(cursor, target, source)  # the keys by which rows are found are among them
+                # The keys by which rows are found; foreign ones may be against what a load that was killed has left.
+                _indexes.put_back(cursor, target, source, foreign_keys=False)
             _move.require_same_rows(cursor, source, begun.routine["append_only"])
             if check_mode:
                 return {"changed": True, "finished": False}
@@ -93,7 +101,7 @@ def _require_fit(cursor, config: dict) -> None:
         raise _database.refuse_locale(name, wrong)
 
 
-def _begun(cursor, target: dict, params: dict) -> _Begun:
+def _begun(cursor, target: dict, params: dict, inode: int) -> _Begun:
     """Return the port as it begins. The engine copy carries only by rules that it knows."""
     source, before = params["sqlite_database"], _move.record(cursor)
     routine = _synapse.ask(_synapse.python_words(params), known=before and before.routine)
@@ -105,13 +113,13 @@ def _begun(cursor, target: dict, params: dict) -> _Begun:
         and _move.is_laid(cursor, before, _copy.state(cursor, source, routine))
         and before.broke_off_at(_sqlite.stamp(source))
     )
-    return _Begun(source, cursor, target, routine, before, goes_on)
+    return _Begun(source, inode, cursor, target, routine, before, goes_on)
 
 
 def _to_the_end(begun: _Begun, params: dict, config: dict) -> dict:
     """Carry everything over and do what the routine leaves undone; record that all is there; return the module's result."""
     cursor, source, routine = begun.cursor, begun.source, begun.routine
-    copy, started = os.stat(source), time.monotonic()
+    started = time.monotonic()
     _sequences.mend(cursor)  # the routine opens the target as Synapse does, which refuses one that lags
     try:
         progress = _carried_over(begun, params, config)
@@ -122,7 +130,7 @@ def _to_the_end(begun: _Begun, params: dict, config: dict) -> dict:
     restored = _nulls.restore(cursor, source, routine)
     sequences = _sequences.mend(cursor)
     _analyze(cursor, begun.libpq)
-    if os.stat(source).st_ino != copy.st_ino:
+    if os.stat(source).st_ino != begun.inode:
         raise Refusal(
             f"{source} was replaced while it was ported: another run has made a newer copy.", "Run this again with that one."
         )
@@ -143,11 +151,13 @@ def _carried_over(begun: _Begun, params: dict, config: dict) -> _routine.Progres
     """Let the engine that was chosen carry the rows over."""
     cursor, source, routine = begun.cursor, begun.source, begun.routine
     if routine["engine"] == "synapse":
+        _copy.begin_anew(cursor, begun.libpq, source)
         command = params["command"] or [params["synapse_python"], "-m", "synapse._scripts.synapse_port_db"]
         return _routine.run(command, config, source, params["batch_size"] or _routine.ROWS)
     state = _copy.state(cursor, source, routine)
     is_laid = _move.is_laid(cursor, begun.before, state)
     if not is_laid:
+        _copy.begin_anew(cursor, begun.libpq, source)
         tables = _routine.lay(_synapse.python_words(params), config, source)
         _copy.require_same_tables(cursor, source, routine, tables)
         state = _copy.state(cursor, source, routine)

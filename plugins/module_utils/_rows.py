@@ -13,8 +13,6 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _sqlite
-
 # Bytes of a row, or of its text, from which on it is large, and bytes of a value that are read at once.
 _LARGE = 1 << 20
 _PIECE = 1 << 18
@@ -31,8 +29,7 @@ def each(lite, table, wanted: str, low: int = _EVERY[0], high: int = _EVERY[1], 
     """
     where = "t.rowid BETWEEN ? AND ?" + (f" AND t.rowid IN ({among})" if among else "")
     query = f"SELECT t.rowid, {wanted} FROM {table.source} WHERE {where} ORDER BY t.rowid"
-    plain = hasattr(lite, "blobopen") and table.source == f"{_sqlite.quoted(table.name)} AS t"
-    size = _LARGE if plain and not whole else 0
+    size = _LARGE if not whole and hasattr(lite, "blobopen") and not _is_virtual(lite, table) else 0
     while low <= high:
         try:
             with _limited(lite, size):
@@ -44,6 +41,11 @@ def each(lite, table, wanted: str, low: int = _EVERY[0], high: int = _EVERY[1], 
             large = lite.execute(f"SELECT min(t.rowid) FROM {table.source} WHERE {where}", (low, high)).fetchone()[0]
         yield (large,)
         low = large + 1
+
+
+def _is_virtual(lite, table) -> bool:
+    query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ? AND upper(sql) LIKE 'CREATE VIRTUAL%'"
+    return lite.execute(query, (table.name,)).fetchone() is not None
 
 
 def pieces(lite, table, number: int, text, large, between: bytes = b""):

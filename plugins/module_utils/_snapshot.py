@@ -18,6 +18,7 @@ import itertools
 import os
 import stat
 import struct
+import time
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _progress, _sqlite
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
@@ -33,6 +34,9 @@ RESTARTS = 20
 
 # How often a read transaction is begun until no commit falls into its beginning.
 _ATTEMPTS = 1000
+
+# The coarsest clock of a file system, in seconds: FAT's.
+_TICK = 3
 
 # The log's index: https://www.sqlite.org/walformat.html, section 2.1. Two copies of a header, then how much of the log is in the
 # database file already. Version, change counter, flags and page size are passed over.
@@ -55,39 +59,87 @@ _CHANGES = slice(24, 28)
 def make(source: str, target: str) -> dict | None:
     """Make the file ``target``, mode 0600, a checked copy of the database ``source``, in use or not.
 
-    Every row keeps its row id, which VACUUM INTO does not promise. An older copy is made the new one by what differs: until that
-    is whole it is called ``<target>.partial``, and one that was killed is gone on with. How far it is tells
-    ``<target>.progress.json``. Returns ``{total, written}``, both in pages; None where nothing differs. Raises Refusal, and
-    leaves an older copy alone where the source is damaged.
+    Every row keeps its row id, which VACUUM INTO does not promise. An older copy is made the new one by what differs, once the
+    source is found to be whole, or else stays until the new one is. Until then that is called ``<target>.partial``, and one
+    that was killed is gone on with. How far it is tells ``<target>.progress.json``. Returns ``{total, written}``, both in
+    pages; None where ``target`` is a copy already. Raises Refusal.
     """
     fresh = _partial(target)
-    with contextlib.ExitStack() as stack:
-        progress = stack.enter_context(_progress.Progress(f"{target}.progress.json", "snapshot", unit="pages"))
-        found = stack.enter_context(contextlib.closing(pieces(source)))
-        if not os.path.exists(fresh) and _is_ours(target):
-            found = _from_difference(found, target, progress)
-            if found is None:
+    progress = _progress.Progress(f"{target}.progress.json", "snapshot", unit="pages")
+    with progress, contextlib.ExitStack() as stack:
+        rest = None
+        if _may_be_copy(target):
+            found = stack.enter_context(contextlib.closing(pieces(source)))
+            rest = _from_difference(found, target, progress)
+            if rest is None:
+                _sqlite.remove(fresh)
                 return None
-            _require_whole(source, _faults(source))
-            os.rename(target, fresh)
-        try:
-            with _opened(fresh) as stream:
-                pages = _write(found, stream, progress)
-                progress.tell("checking the copy", pages["total"], pages["total"], now=True)
-            _require_whole(target, _faults(fresh))
-        except OSError as error:
-            _sqlite.remove(fresh)
-            raise Refusal(
-                f"The copy {target} cannot be written: {error.strerror}.",
-                "Make room on its file system, or choose a dest on another.",
-            ) from error
-        except Refusal:
-            _sqlite.remove(fresh)
-            raise
+        before = _sqlite.stamp(target)
+        reused = rest is not None and _reuse(source, target, progress)
+        if not reused:
+            stack.close()  # or its read transaction would keep writers waiting, where there is no log
+            rest = stack.enter_context(contextlib.closing(pieces(source)))
+        pages = _made(rest, target, progress, reused)
     _sqlite.remove_side_files(fresh)
     _sqlite.remove_side_files(target)  # the log of a routine that was killed must not be applied to the new copy
     os.replace(fresh, target)
+    _renew_stamp(target, before)
     return pages
+
+
+def _may_be_copy(target: str) -> bool:
+    return os.path.exists(target) and not _sqlite.log_size(target)
+
+
+def _reuse(source: str, target: str, progress: _progress.Progress) -> bool:
+    """Take the older copy ``target`` for the new one, if it may be written to; Refusal when the source is damaged.
+
+    Without a log, who reads the whole source to check it would keep its writers waiting; then the older copy stays until the
+    new one is checked.
+    """
+    if os.path.exists(_partial(target)) or not _is_ours(target):
+        return False
+    with _sqlite.reading(source) as connection:
+        if _pragma(connection, "journal_mode") != "wal":
+            return False
+    progress.tell("checking the source", 0, 0, now=True)
+    _require_whole(source, _faults(source))
+    if not _is_ours(target):  # somebody has opened it meanwhile
+        return False
+    os.rename(target, _partial(target))
+    return True
+
+
+def _made(found, target: str, progress: _progress.Progress, reused: bool) -> dict:
+    """Write the Pieces ``found`` to the new copy and check it; return ``{total, written}`` in pages."""
+    fresh = _partial(target)
+    try:
+        with _opened(fresh) as stream:
+            pages = _write(found, stream, progress)
+            progress.tell("checking the copy", pages["total"], pages["total"], now=True)
+    except (OSError, Refusal) as error:
+        if not reused:  # what was an older copy is gone on with by the next run
+            _sqlite.remove(fresh)
+        if isinstance(error, Refusal):
+            raise
+        raise Refusal(
+            f"The copy {target} cannot be written: {error.strerror}.",
+            "Make room on its file system, or choose a dest on another.",
+        ) from error
+    try:
+        _require_whole(target, _faults(fresh))
+    except Refusal:
+        _sqlite.remove(fresh)
+        raise
+    return pages
+
+
+def _renew_stamp(target: str, before: str) -> None:
+    """See that the copy's stamp is another one than ``before``, whatever the resolution of the file system's clock."""
+    deadline = time.monotonic() + _TICK
+    while _sqlite.stamp(target) == before and time.monotonic() < deadline:
+        time.sleep(0.02)
+        os.utime(target)
 
 
 def held(target: str) -> int:
@@ -109,7 +161,7 @@ def is_copy(source: str, target: str) -> bool:
 
     Counters in the header are left out, see _sqlite.uncounted(). Raises Refusal when ``source`` cannot be read.
     """
-    if not os.path.exists(target) or _sqlite.log_size(target):
+    if not _may_be_copy(target):
         return False
     with contextlib.closing(pieces(source)) as found:
         return _from_difference(found, target) is None

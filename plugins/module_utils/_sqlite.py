@@ -43,6 +43,13 @@ def reading(path: str):
         ) from error
 
 
+def require_utf8(connection) -> None:
+    """Raise Refusal when the database keeps its texts in UTF-16: their bytes are then not those that PostgreSQL gets."""
+    encoding = connection.execute("PRAGMA encoding").fetchone()[0]
+    if encoding != "UTF-8":
+        raise Refusal(f"The SQLite database's text is {encoding}, not UTF-8.", "Synapse makes no such file; give its own.")
+
+
 def quoted(name: str) -> str:
     """Return ``name`` as an identifier, which SQLite and PostgreSQL quote alike."""
     return '"' + name.replace('"', '""') + '"'
@@ -85,6 +92,7 @@ def inspect(path: str) -> dict:
     """
     require_database(path)
     with reading(path) as connection:
+        require_utf8(connection)
 
         def ask(query: str) -> list:
             return [row[0] for row in connection.execute(query)]

@@ -59,7 +59,7 @@ def fingerprint():
     for place in (spec and spec.submodule_search_locations) or ():
         for folder, _folders, names in os.walk(place):
             for path in (os.path.join(folder, name) for name in names if name.endswith((".py", ".so"))):
-                status = os.stat(path)
+                status = os.lstat(path)
                 found.append((path, status.st_size, status.st_mtime_ns))
     return hashlib.sha256(repr(sorted(found)).encode()).hexdigest()
 

@@ -208,9 +208,7 @@ def _rows(lite, cursor, table: _compare.Table, buckets: list[int], share: _compa
 @contextlib.contextmanager
 def _one_moment(lite, cursor, writing: bool, snapshot: str | None = None):
     _compare.prepare(lite)
-    encoding = lite.execute("PRAGMA encoding").fetchone()[0]
-    if encoding != "UTF-8":
-        raise Refusal(f"The SQLite database's text is {encoding}, not UTF-8.", "Synapse makes no such file; give its own.")
+    _sqlite.require_utf8(lite)
     lite.execute("BEGIN")
     lite.execute("SELECT count(*) FROM sqlite_master").fetchone()
     cursor.execute(f"BEGIN ISOLATION LEVEL REPEATABLE READ, READ {'WRITE' if writing else 'ONLY'}")

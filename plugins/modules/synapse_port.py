@@ -11,9 +11,9 @@ module: synapse_port
 short_description: Port Synapse's SQLite database to PostgreSQL with Synapse's own routine, once
 description:
   - Runs C(synapse_port_db) on a copy of Synapse's SQLite database until it has ended well.
-  - A port that has been finished is recognised and not repeated; one that was killed goes on where it stopped; a newer
-    copy of the database adds what is new. What Synapse changed meanwhile in rows that were there already is carried over by
-    M(matrixops.synapse_postgres.synapse_port_verify).
+  - A port that has been finished is recognised, by the very file, and not repeated; one that was killed goes on where it
+    stopped; a newer copy of the database adds what is new. What Synapse changed meanwhile in rows that were there already
+    is carried over by M(matrixops.synapse_postgres.synapse_port_verify).
   - What the routine leaves undone is done, too. NULL in boolean columns, of which it makes false, is restored; sequences
     are mended before it and after it, as by M(matrixops.synapse_postgres.synapse_sequences); and the planner gets its
     statistics by C(ANALYZE).

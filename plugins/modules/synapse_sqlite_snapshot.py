@@ -68,7 +68,8 @@ dest:
   type: str
   sample: /var/lib/matrix-synapse/port/snapshot.db
 pages:
-  description: How many pages the copy has, and how many had to be written; the others were there, from a copy that was killed.
+  description: How many pages the copy has, and how many had to be written; the others were there, from an older copy or from one
+    that was killed.
   returned: when a copy was made
   type: dict
   sample:

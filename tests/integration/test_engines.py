@@ -219,6 +219,39 @@ def test_a_row_against_a_foreign_key_is_found_when_the_key_is_made_again(run, gr
     require_same(grown)
 
 
+@pytest.mark.parametrize("how", [COPY, ROUTINE], ids=["copy", "synapse"])
+def test_a_load_that_was_killed_with_children_before_their_parents_is_gone_on_with_from_a_newer_copy(grown, how):
+    move = grown[0]
+    with modules.started("synapse_port", {**move.options, **COPY}) as module:
+        loaded = "SELECT 1 FROM port_from_sqlite3 WHERE table_name = 'event_edges' AND forward_rowid > 1"
+        while not move.rows("SELECT to_regclass('port_from_sqlite3')")[0][0] or not move.rows(loaded):
+            assert module.poll() is None, module.communicate()
+        module.kill()
+    # No foreign key is there, so any table may have been the last to begin.
+    assert move.rows("SELECT 1 FROM synapse_postgres.aside WHERE name = 'event_edges_event_id_fkey'")
+    move.rows("UPDATE port_from_sqlite3 SET forward_rowid = 1, backward_rowid = 0 WHERE table_name = 'events'")
+    move.rows("TRUNCATE events")
+    for each in grown:
+        each.lite("UPDATE devices SET display_name = 'renamed'")
+    port(move, how)
+    port(grown[1], ROUTINE)
+    require_same(grown)
+
+
+def test_a_schema_that_was_made_anew_after_a_killed_load_is_filled(grown):
+    move = grown[0]
+    with modules.started("synapse_port", {**move.options, **COPY}) as module:
+        while not move.rows("SELECT to_regclass('synapse_postgres.aside')")[0][0] or not move.rows(
+            "SELECT 1 FROM synapse_postgres.aside"
+        ):
+            assert module.poll() is None, module.communicate()
+        module.kill()
+    move.rows(f"DROP SCHEMA public CASCADE; CREATE SCHEMA public AUTHORIZATION {moves.USER}")
+    port(move, COPY)
+    port(grown[1], ROUTINE)
+    require_same(grown)
+
+
 def test_tables_whose_triggers_look_for_rows_are_filled_when_the_keys_are_there(grown):
     move = grown[0]
     with modules.started("synapse_port", {**move.options, **COPY}) as module:

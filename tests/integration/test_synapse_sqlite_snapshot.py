@@ -15,6 +15,7 @@ import time
 
 import pytest
 
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _sqlite
 from support import modules, sqlite
 
 _WRITER = """
@@ -94,6 +95,43 @@ def test_a_database_in_use_is_copied_at_one_moment_and_its_writer_is_not_blocked
             users = sum(name.startswith("@new") for rowid, name in rows["users"])
             events = sum(name.startswith("$new") for rowid, name, body in rows["events"])
             assert users == events > 0
+
+
+def test_an_older_copy_becomes_the_new_one_by_what_differs(run, large, tmp_path):
+    options, copy = {"src": str(large), "dest": str(tmp_path / "copy.db")}, tmp_path / "copy.db"
+    assert run("synapse_sqlite_snapshot", options)["pages"]["written"] > 40_000
+    before, stamp = copy.stat(), _sqlite.stamp(str(copy))
+    with contextlib.closing(sqlite3.connect(large)) as connection:
+        connection.execute("UPDATE users SET name = '@renamed:test' WHERE rowid = 1")
+        connection.commit()
+    pages = run("synapse_sqlite_snapshot", options)["pages"]
+    assert 0 < pages["written"] < 10 and copy.stat().st_ino == before.st_ino, pages
+    assert content(copy) == content(large) and _sqlite.stamp(str(copy)) != stamp
+    assert not run("synapse_sqlite_snapshot", options)["changed"]
+
+
+@pytest.mark.parametrize("way", ["open", "linked", "somebody's"])
+def test_an_older_copy_that_is_not_ours_alone_stays_as_it_is(run, source, tmp_path, way):
+    options, copy = {"src": str(source), "dest": str(tmp_path / "copy.db")}, tmp_path / "copy.db"
+    run("synapse_sqlite_snapshot", options)
+    before, other = copy.read_bytes(), tmp_path / "other"
+    if way == "somebody's":
+        if os.geteuid() != 0:
+            pytest.skip("only root gives files away")
+        os.chown(copy, 1, 1)
+    if way == "linked":
+        other.hardlink_to(copy)
+    with copy.open("rb") if way == "open" else contextlib.nullcontext() as held:
+        # One that is equal is left alone, and check mode knows.
+        for check in (True, False):
+            assert not run("synapse_sqlite_snapshot", options, check=check)["changed"]
+        with contextlib.closing(sqlite3.connect(source)) as connection:
+            connection.execute("INSERT INTO users VALUES ('@third:test')")
+            connection.commit()
+        assert run("synapse_sqlite_snapshot", options)["changed"]
+        assert content(copy) == content(source)
+        assert held is None or held.read() == before
+        assert way != "linked" or other.read_bytes() == before
 
 
 def test_a_log_left_by_a_killed_routine_does_not_meet_the_new_copy(run, source, tmp_path):
