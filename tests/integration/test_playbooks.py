@@ -449,15 +449,15 @@ def hba(site):
     path = site.cluster.data / "pg_hba.conf"
     before = path.read_text()
 
-    def write(lines):
-        path.write_text(f"host all {site.cluster.login['login_user']} 127.0.0.1/32 scram-sha-256\n{lines}")
+    def write(text):
+        path.write_text(text)
         with contextlib.closing(site.cluster.connect()) as connection, connection.cursor() as cursor:
             assert _connection.reload(cursor)
         return path
 
-    yield write
+    # The file is not touched again after a reload, which the postmaster may only be about to do.
+    yield lambda lines: write(f"host all {site.cluster.login['login_user']} 127.0.0.1/32 scram-sha-256\n{lines}")
     write(before)
-    path.write_text(before)
 
 
 @pytest.mark.parametrize(
