@@ -26,6 +26,16 @@ HBA = "local all admin scram-sha-256\nhost all admin 127.0.0.1/32 scram-sha-256\
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another operating system user")
 
 
+def _of(origin: str):
+    """Return a mark for tests that need a server ``system``, which speaks TLS, or ``pypi``, which is built without it."""
+    found = [one for one in clusters.installations() if one.origin == origin]
+    named = [f"pg{one.major}-{one.origin}" for one in found]
+    return pytest.mark.parametrize("server", found, ids=named, indirect=True, scope="module")
+
+
+with_tls, without_tls = _of("system"), _of("pypi")
+
+
 @pytest.fixture(scope="module", params=clusters.installations(), ids=lambda found: f"pg{found.major}-{found.origin}")
 def server(request):
     """A cluster of its own, without a rule for Synapse; ``neighbour`` is another role with Synapse's password."""
@@ -39,8 +49,6 @@ def server(request):
 @pytest.fixture(scope="module")
 def certificates(server, tmp_path_factory):
     """What the modules made for a server that speaks TLS: ``{ca, synapse: (crt, key), neighbour: …, foreign: …}``."""
-    if server.installation.origin == "pypi":
-        pytest.skip("PyPI's PostgreSQL is built without TLS")
     folder = str(server.folder / "tls")
     made = modules.run("postgres_certificate", {"folder": folder, "names": ["localhost", "127.0.0.1"]})
     assert made["changed"] and "failed" not in made, made
@@ -101,6 +109,7 @@ def test_a_password_without_tls(server, run, method):
             pass
 
 
+@with_tls
 @pytest.mark.parametrize("sslmode", ["require", "verify-ca", "verify-full"])
 @pytest.mark.parametrize("method", ["scram-sha-256", "md5"])
 def test_a_password_with_tls(server, certificates, run, method, sslmode):
@@ -112,6 +121,7 @@ def test_a_password_with_tls(server, certificates, run, method, sslmode):
             pass
 
 
+@with_tls
 def test_a_rule_without_tls_goes_when_tls_is_asked_for(server, certificates, run):
     allow(server, run, "scram-sha-256")
     with comes(server, password=PASSWORD, sslmode="disable"):
@@ -123,6 +133,7 @@ def test_a_rule_without_tls_goes_when_tls_is_asked_for(server, certificates, run
             pass
 
 
+@with_tls
 def test_a_certificate_of_the_clients(server, certificates, run):
     allow(server, run, "cert")
     how = {"sslmode": "verify-full", "sslrootcert": certificates["ca"], **certificates[NAME]}
@@ -168,8 +179,6 @@ def test_the_operating_system_user(server, run):
 
 @needs_root
 def test_a_line_that_the_server_rejects_is_refused_before_anything_is_touched(server, run):
-    if server.major < 15:
-        pytest.skip("the server does not tell")
     ident = server.data / "pg_ident.conf"
     ident.write_text("mine root\n")
     (server.data / "pg_hba.conf").write_text(HBA)
@@ -179,6 +188,7 @@ def test_a_line_that_the_server_rejects_is_refused_before_anything_is_touched(se
     assert ident.read_text() == "mine root\n" and (server.data / "pg_hba.conf").read_text() == HBA
 
 
+@with_tls
 def test_a_renewed_certificate_is_shown_once_it_is_set(server, certificates, run):
     allow(server, run, "scram-sha-256", tls=True)
     renewed = {"folder": str(server.folder / "tls"), "names": ["localhost", "127.0.0.1", "new.example.org"]}
@@ -196,14 +206,14 @@ def test_a_renewed_certificate_is_shown_once_it_is_set(server, certificates, run
     assert not run("postgres_certificate", renewed)["changed"]
 
 
+@without_tls
 def test_a_server_without_tls_is_told_to_be_one(server, run):
-    if server.installation.origin != "pypi":
-        pytest.skip("Debian's PostgreSQL knows TLS")
     for check in (True, False):
         refused = run("postgres_settings", {**server.login, "settings": {"ssl": True}}, check=check)
         assert refused["failed"] and "built without TLS" in refused["msg"]
 
 
+@with_tls
 @pytest.mark.parametrize(
     ("how", "words"),
     [
