@@ -6,7 +6,6 @@ Link comes from; another operating system user is an account of this machine's, 
 """
 
 import contextlib
-import os
 import shutil
 import subprocess
 
@@ -14,7 +13,7 @@ import psycopg2
 import pytest
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _certificate
-from support import clusters, modules
+from support import clusters, modules, needs
 from support.link import Link
 
 NAME, PASSWORD, SOMEBODY = "synapse", 'it\'s a "password" 50% \\ {{ x }}', "nobody"
@@ -23,7 +22,10 @@ CLIENT, STRANGER = "127.0.0.2", "127.0.0.3"
 # Nobody but the superuser has a way in before our rules.
 HBA = "local all admin scram-sha-256\nhost all admin 127.0.0.1/32 scram-sha-256\n"
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another operating system user")
+
+@pytest.fixture
+def as_root():
+    needs.root()
 
 
 def _of(origin: str):
@@ -160,7 +162,7 @@ def come_as(server, account, **keywords):
     return subprocess.run(words, user=account, capture_output=True, text=True, check=False, cwd="/").stderr
 
 
-@needs_root
+@pytest.mark.usefixtures("as_root")
 def test_the_operating_system_user(server, run):
     ident = server.data / "pg_ident.conf"
     ident.write_text("# mine\r\nothers root neighbour")
@@ -177,7 +179,7 @@ def test_the_operating_system_user(server, run):
         assert words in come_as(server, account, **{**way, **other})
 
 
-@needs_root
+@pytest.mark.usefixtures("as_root")
 def test_a_line_that_the_server_rejects_is_refused_before_anything_is_touched(server, run):
     ident = server.data / "pg_ident.conf"
     ident.write_text("mine root\n")

@@ -16,7 +16,7 @@ import time
 import pytest
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _sqlite
-from support import modules, sqlite
+from support import modules, needs, sqlite
 
 _WRITER = """
 import sqlite3, sys
@@ -116,8 +116,7 @@ def test_an_older_copy_that_is_not_ours_alone_stays_as_it_is(run, source, tmp_pa
     run("synapse_sqlite_snapshot", options)
     before, other = copy.read_bytes(), tmp_path / "other"
     if way == "somebody's":
-        if os.geteuid() != 0:
-            pytest.skip("only root gives files away")
+        needs.root()
         os.chown(copy, 1, 1)
     if way == "linked":
         other.hardlink_to(copy)

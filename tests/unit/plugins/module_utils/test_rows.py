@@ -9,8 +9,6 @@ from hypothesis import strategies as st
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _compare, _lines, _rows
 
-pytestmark = pytest.mark.skipif(not hasattr(sqlite3.Connection, "blobopen"), reason="Python 3.10 cannot read in pieces")
-
 KINDS = {
     "number": "bigint",
     "word": "text",
