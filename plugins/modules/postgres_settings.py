@@ -107,6 +107,7 @@ def main() -> None:
             settings=dict(type="dict", required=True),
             path=dict(type="path"),
             comments=dict(type="dict", default={}),
+            at_least=dict(type="list", elements="str", default=[]),
         ),
         supports_check_mode=True,
     )
