@@ -138,7 +138,7 @@ def wished(parameters: dict, settings: dict) -> dict[str, str]:
                 f"The parameter {name} shows what the server or its cluster was built with; no file can set it.",
                 "Leave it out of the settings.",
             )
-        found[name] = _spelt(name, row, value)
+        found[name] = spelt(name, row, value)
     if found.get("ssl") == "on" and not parameters["ssl_library"]["setting"]:
         raise Refusal(
             "This PostgreSQL was built without TLS, and ssl cannot be on.",
@@ -149,11 +149,16 @@ def wished(parameters: dict, settings: dict) -> dict[str, str]:
 
 def render(settings: dict[str, str], comments: dict[str, str]) -> str:
     """Return a configuration file of ``settings``, each below its comment's lines if it has one."""
-    lines = [HEADER]
+    return f"{HEADER}\n{assignments(settings, comments)}"
+
+
+def assignments(settings: dict[str, str], comments: dict[str, str]) -> str:
+    """Return the lines of a configuration file for ``settings``, each below its comment's lines if it has one."""
+    lines = []
     for name, text in settings.items():
         lines += [f"# {line}".rstrip() for line in str(comments.get(name, "")).splitlines()]
         lines.append(f"{name} = '{_escaped(text)}'")
-    return "\n".join(lines) + "\n"
+    return "".join(f"{line}\n" for line in lines)
 
 
 def hidden(known: dict, text: str) -> str:
@@ -387,7 +392,7 @@ def _choice(row: dict, text: str) -> str:
     raise ValueError(f"allowed are {', '.join(allowed)}")
 
 
-def _spelt(name: str, row: dict | None, value: object) -> str:
+def spelt(name: str, row: dict | None, value: object) -> str:
     """Return how the task's ``value`` is written for the parameter; Refusal when the server would not take it."""
     if not isinstance(value, (bool, int, float, str)):
         raise Refusal(f"The parameter {name} has {type(value).__name__} for a value.", "Give it a text, a number or a boolean.")

@@ -204,4 +204,7 @@ def alike(row: dict | None, one: str | None, other: str | None) -> bool:
     """Tell whether two texts mean the same for the parameter ``row``, None for one unknown."""
     if row is None:
         return one == other
-    return one is not None and other is not None and _settings.meaning(row, one) == _settings.meaning(row, other)
+    try:
+        return one is not None and other is not None and _settings.meaning(row, one) == _settings.meaning(row, other)
+    except ValueError:
+        return False
