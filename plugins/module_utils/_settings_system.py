@@ -172,7 +172,7 @@ def _actions(view: _View, wishes: dict, kept: dict) -> dict[str, str | None]:
             found[name] = None if empty else text
             if empty and (view.lines is None or view.beneath(name) or row["boot_val"]):
                 raise Refusal(
-                    f"ALTER SYSTEM cannot give the parameter {name} an empty list: the server would write a list of one empty name.",
+                    f"ALTER SYSTEM cannot give {name} an empty list: the server would write a list of one empty name.",
                     "Leave it out of the settings, and remove its value from the configuration file.",
                 )
     return found

@@ -29,16 +29,16 @@ options:
       - A boolean is written as V(on) or V(off); a number without a unit counts in the parameter's own unit, as in the
         file.
       - Parameters of extensions, which have a dot in the name, may be unknown to the server.
-      - A new file with a parameter that may hold a secret, such as C(primary_conninfo) or C(archive_command), is not for everybody
-        to read, and such values are shown nowhere.
+      - The values of parameters that may hold a secret, such as C(primary_conninfo) or C(archive_command), are shown nowhere, and
+        a file with one is not for everybody to read.
     type: dict
     required: true
   method:
     description:
       - V(file) writes O(path), on the server's host and as a superuser.
       - V(alter_system) uses C(ALTER SYSTEM) for each parameter that has another value, from wherever the server can be reached.
-        What the role may not set is not tried and is told in RV(not_permitted). Parameters that were set so stay set when they are
-        taken out of O(settings).
+        What the role may not set is not tried and is told in RV(not_permitted). What was set so stays set when it is taken out
+        of O(settings).
     type: str
     choices: [file, alter_system]
     default: file
@@ -55,10 +55,10 @@ options:
     default: {}
   at_least:
     description:
-      - Names of parameters in O(settings) that are numbers and only ever raised. Where the server's other files, or its default where
-        they do not set it, give a larger number, that one stays and ours is not set.
-      - With O(method=file), what C(ALTER SYSTEM) has set counts as another file; with O(method=alter_system) it is what the module
-        itself sets. A role that may not see the server's files goes by the running value.
+      - Names of parameters in O(settings) that are numbers and only ever raised. Where the server's other files, or its default
+        where they do not set it, give a larger number, that one stays and ours is not set.
+      - With O(method=file), what C(ALTER SYSTEM) has set counts as another file; with O(method=alter_system) it is what the
+        module itself sets. A role that may not see the server's files goes by the running value.
       - Numbers are compared as they are, those too with which a parameter means that there is no limit, such as V(-1) or V(0).
     type: list
     elements: str
@@ -154,23 +154,24 @@ kept:
       value: "200"
       place: /etc/postgresql/15/main/postgresql.conf, line 64
 not_permitted:
-  description: Parameters that have another value than in O(settings) and that the role may not set by C(ALTER SYSTEM), or not see.
+  description:
+    - Parameters that have another value than in O(settings), and that the role may not set by C(ALTER SYSTEM) or not see.
   returned: always
   type: list
   elements: str
   sample: [shared_buffers]
 not_visible:
   description:
-    - Parameters that O(method=alter_system) left as they are, because another value is in force than the server's files may give and
-      the role may not see those. Most often they wait for a restart.
+    - Parameters that O(method=alter_system) left as they are, because another value is in force than the server's files may
+      give and the role may not see those. Most often they wait for a restart.
   returned: always
   type: list
   elements: str
   sample: [shared_buffers]
 changes:
   description:
-    - The parameters that came to another value than the one in force, or would, and those that wait for a restart. Values that may be
-      secrets read C((not shown\)).
+    - The parameters that came to another value than the one in force, or would, and those that wait for a restart. Values that
+      may be secrets read "(not shown)".
   returned: always
   type: list
   elements: dict
@@ -232,13 +233,13 @@ def main() -> None:
         module.warn(f"The parameter {name} of {result['path'] or 'ALTER SYSTEM'} has no effect: {place} overrides it.")
     if result["not_permitted"]:
         module.warn(
-            f"The server does not let this role set {', '.join(result['not_permitted'])} by ALTER SYSTEM: set them where its provider "
-            "has them set, such as a console; their lines are in settings_text."
+            f"The server does not let this role set {', '.join(result['not_permitted'])} by ALTER SYSTEM: set them in the "
+            "provider's console; their lines are in settings_text."
         )
     if result["not_visible"]:
         module.warn(
-            f"What the server's files give {', '.join(result['not_visible'])} is not visible to this role, and these were left as they "
-            "are: restart the server if they wait for that, or GRANT EXECUTE ON FUNCTION pg_show_all_file_settings and SELECT ON "
+            f"This role cannot see what the server's files give {', '.join(result['not_visible'])}, which were left as they are: "
+            "restart the server if they wait for that, or GRANT EXECUTE ON FUNCTION pg_show_all_file_settings() and SELECT ON "
             "pg_file_settings to the role."
         )
     module.exit_json(**result)
