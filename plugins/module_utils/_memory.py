@@ -33,23 +33,32 @@ def processors() -> int:
     return os.cpu_count() or 1
 
 
-def _limits(root: str) -> list[int]:
-    """Return the limits of our control groups in bytes; a group without one says "max", or v1's largest number."""
+def limits(root: str, process: str, controller: str, name: str, split_name: str) -> list[int]:
+    """Return what limits the ``process`` (a number, or self) in its control group and in every group above it.
+
+    ``name`` is the limit's file in cgroup v2, ``split_name`` the one in v1, where each ``controller`` has groups of its own.
+    A group without a limit says "max", or v1's largest number.
+    """
     found = []
-    for line in _text(os.path.join(root, "proc/self/cgroup")).splitlines():
+    for line in _text(os.path.join(root, "proc", process, "cgroup")).splitlines():
         _number, controllers, group = line.split(":", 2)
         if not controllers:
-            mount, name = "sys/fs/cgroup", "memory.max"
-        elif "memory" in controllers.split(","):
-            mount, name = "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+            mount, file = "sys/fs/cgroup", name
+        elif controller in controllers.split(","):
+            mount, file = f"sys/fs/cgroup/{controller}", split_name
         else:
             continue
         # Within a container the path can be the host's; the mount then has our group for its root.
         parts = [part for part in group.split("/") if part not in ("", "..")]
         for depth in range(len(parts) + 1):
-            limit = _text(os.path.join(root, mount, *parts[:depth], name)).strip()
+            limit = _text(os.path.join(root, mount, *parts[:depth], file)).strip()
             found += [int(limit)] if limit.isdigit() else []
     return found
+
+
+def _limits(root: str) -> list[int]:
+    """Return the limits of our control groups in bytes."""
+    return limits(root, "self", "memory", "memory.max", "memory.limit_in_bytes")
 
 
 def _text(path: str) -> str:

@@ -15,6 +15,7 @@ import time
 
 import psycopg2
 
+from support import huge_pages
 from support.loopback import free_port
 
 ADMIN = "admin"
@@ -168,7 +169,8 @@ def _made(installation: Installation, folder: pathlib.Path, account: str | None,
             shutil.chown(path, account)
     folder.chmod(0o755)
     words = ["-D", str(folder / "data"), "-U", ADMIN, "--pwfile", str(password), "-A", "scram-sha-256", "-E", "UTF8"]
-    program(installation, "initdb", *words, "--locale", "C.UTF-8", *initdb, account=account)
+    with huge_pages.left_alone():
+        program(installation, "initdb", *words, "--locale", "C.UTF-8", *initdb, account=account)
     cluster = Cluster(installation, folder, free_port(), account)
     conf = cluster.data / "postgresql.conf"
     lines = [f"port = {cluster.port}", "listen_addresses = '127.0.0.1'", f"unix_socket_directories = '{folder}'"]
