@@ -182,7 +182,8 @@ def _counted_future(server: Server, account: _account.Account, known: dict, wish
             page_size=int(asked["huge_page_size"]) * _tuning.KB,
             shared_buffers=int(asked["shared_buffers"]) * server.block,
             memory_type=asked["shared_memory_type"],
-            count=int(asked[_COUNT]),
+            count=max(int(asked[_COUNT]), 0),
+            words="" if int(asked[_COUNT]) >= 0 else "it was built for a system without them",
         )
     except (RuntimeError, ValueError) as error:
         return dataclasses.replace(_known_future(known, wished), words=str(error))
@@ -223,7 +224,8 @@ def _ask(server: Server, account: _account.Account, folder: str, name: str, root
     program = os.readlink(os.path.join(process, "exe")).replace(" (deleted)", "")
     words = _zero_ended(os.path.join(process, "cmdline"))[1:]
     variables = [entry.partition("=") for entry in _zero_ended(os.path.join(process, "environ"))]
-    ours = ["-D", folder, "-c", f"config_file={folder}/postgresql.conf", "-c", f"data_directory={folder}", "-C", name]
+    ours = {"config_file": f"{folder}/postgresql.conf", "data_directory": folder, "log_line_prefix": ""}
+    ours = ["-D", folder, *(word for key, value in ours.items() for word in ("-c", f"{key}={value}")), "-C", name]
     try:
         done = subprocess.run(
             [program, *words, *ours],

@@ -125,16 +125,17 @@ def unprivileged_account() -> str | None:
 
 def program(installation: Installation, name: str, *words: str, account: str | None = None) -> str:
     """Run a PostgreSQL program to its end and return what it printed; RuntimeError with its words when it fails."""
+    other = {"user": account, "group": pwd.getpwnam(account).pw_gid, "extra_groups": []} if account else {}
     done = subprocess.run(
         [str(installation.programs / name), *words],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE if name != "pg_ctl" else subprocess.DEVNULL,
         stderr=subprocess.STDOUT if name != "pg_ctl" else subprocess.DEVNULL,
         text=True,
-        user=account,
         cwd="/",
         timeout=120,
         check=False,
+        **other,
     )
     if done.returncode:
         raise RuntimeError(f"{name} {' '.join(words)} ended with {done.returncode}: {done.stdout}")
