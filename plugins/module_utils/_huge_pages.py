@@ -91,9 +91,13 @@ class Kernel:
         self.root = root
         self.switch = os.path.join(root, "proc/sys/vm/nr_hugepages")
 
+    def page_size(self) -> int:
+        """Return the default size of a huge page in bytes, 0 when this kernel has none."""
+        return _numbers(self.root).get("Hugepagesize", 0) * _tuning.KB
+
     def pool(self, page_size: int = 0) -> Pool | None:
         """Return the Pool of pages of ``page_size`` bytes, 0 for the default size; None when this kernel has none."""
-        size = page_size // _tuning.KB or _numbers(self.root).get("Hugepagesize", 0)
+        size = (page_size or self.page_size()) // _tuning.KB
         folder = os.path.join(self.root, f"sys/kernel/mm/hugepages/hugepages-{size}kB")
         texts = [_text(os.path.join(folder, f"{name}_hugepages")).strip() for name in ("nr", "surplus", "free", "resv")]
         if not all(text.isdigit() for text in texts):
@@ -198,11 +202,16 @@ def aim(pool: Pool, kept: Kept | None, server: str, needed: int, ours: int, boot
         return _without(pool, kept, server, ours)
     if part is None:
         return _first(pool, kept, server, needed, ours, boot)
-    others = max(kept.total - part.pages, pool.used - ours)
-    before = kept.total - part.added
-    total = max(others + needed, before)
-    # Pages that somebody has put into the pool beside the file's stay in it.
-    return Aim(total + max(pool.total - kept.total, 0), _with(kept, server, Part(needed, total - before), total))
+    others = pool.used - ours
+
+    def grown(total: int) -> int:
+        """Return ``total`` with what the server needs now in place of what it had; never fewer than there were without it."""
+        return max(max(total - part.pages, others) + needed, total - part.added)
+
+    lasting = grown(kept.total)
+    # What somebody has put into the pool beside our file stays in it; what was not to be had yet is tried again.
+    now = grown(max(pool.total, kept.total))
+    return Aim(now, _with(kept, server, Part(needed, lasting - (kept.total - part.added)), lasting))
 
 
 def affordable(root: str, pool: Pool, total: int) -> tuple[str, str]:

@@ -103,7 +103,8 @@ def step(module, cursor, root: str = "/") -> dict:
     """Bring the pool and our file to what the server needs, or foretell it; return the module's result."""
     kernel = _huge_pages.Kernel(root)
     state = _found(module, cursor, kernel)
-    aim, notes = _aim(state, kernel)
+    problem = _problem(state, root)
+    aim, notes = (None, problem) if problem else _aim(state, kernel)
     pool, text = state.pool, state.text
     if aim:
         _require_folder(aim, state)
@@ -112,7 +113,7 @@ def step(module, cursor, root: str = "/") -> dict:
         notes += told
         # Either all of it was done, or nothing but the file; or nothing at all.
         text = text if module.check_mode else _content(state.path)
-    return _result(state, pool, text, notes)
+    return _result(state, pool, text, notes, bool(problem))
 
 
 def _found(module, cursor, kernel: _huge_pages.Kernel) -> State:
@@ -125,7 +126,7 @@ def _found(module, cursor, kernel: _huge_pages.Kernel) -> State:
     future = _known_future(known, wished)
     if server.version >= _COUNTING:
         future = _counted_future(server, account, known, wished, _settings.file_lines(cursor), kernel.root)
-    pool = kernel.pool(future.page_size)
+    pool = kernel.pool(future.page_size if future.wished else 0)
     ours = _huge_pages.held(kernel.root, server.process, pool.page_size) if pool else 0
     status = known.get("huge_pages_status", {}).get("setting")
     counted = known.get(_COUNT, {}).get("setting")
@@ -164,10 +165,10 @@ def _server(cursor, known: dict, root: str) -> Server:
 
 def _known_future(known: dict, wished: dict) -> Future:
     """Return the Future without a count, of a server that does not tell it: by what it has now and the ``wished`` settings."""
-    buffers = known["shared_buffers"]
-    size = _settings.quantity(wished.get("shared_buffers", buffers["setting"] + buffers["unit"]), "B")
-    huge_pages = wished.get("huge_pages", known["huge_pages"]["setting"])
-    return Future(huge_pages=huge_pages, chosen="huge_pages" in wished, shared_buffers=int(size))
+    rows = {name: known[name] for name in ("huge_pages", "shared_buffers")}
+    huge_pages, blocks = (_settings.meaning(row, wished.get(name, row["setting"])) for name, row in rows.items())
+    chosen = "huge_pages" in wished or rows["huge_pages"]["source"] != "default"
+    return Future(huge_pages=huge_pages, chosen=chosen, shared_buffers=blocks * int(known["block_size"]["setting"]))
 
 
 def _counted_future(server: Server, account: _account.Account, known: dict, wished: dict, lines: list[dict], root: str) -> Future:
@@ -250,9 +251,8 @@ def _ask(server: Server, account: _account.Account, folder: str, name: str, root
 
 def _aim(state: State, kernel: _huge_pages.Kernel) -> tuple[_huge_pages.Aim | None, list[str]]:
     """Return the Aim, None when there is nothing to do or nothing can be done, and sentences for the administrator."""
-    problem = _problem(state, kernel.root)
-    if problem or state.pool is None:
-        return None, problem
+    if state.pool is None or state.pool.page_size != kernel.page_size():
+        return None, []
     boot = _huge_pages.at_boot(kernel.root, state.path)
     kept = _huge_pages.read(state.text or "")
     aim = _huge_pages.aim(state.pool, kept, state.server.data, state.needed, state.ours, boot)
@@ -288,7 +288,7 @@ def _problem(state: State, root: str) -> list[str]:
             "shared_memory_type is sysv, for which the server's user has to be of the group in vm.hugetlb_shm_group: set it to "
             "mmap, which needs no such right."
         )
-    elif future.page_size and future.page_size != _huge_pages.Kernel(root).pool().page_size and not state.enough:
+    elif pool.page_size != _huge_pages.Kernel(root).page_size() and not state.enough:
         kilobytes = pool.page_size // _tuning.KB
         found = (
             f"This module looks after pages of the kernel's default size, and huge_page_size is {_tuning.size(pool.page_size)}: "
@@ -368,20 +368,22 @@ def _resized(module, kernel: _huge_pages.Kernel, state: State, aim: _huge_pages.
     return after, [found, *_later(state, aim)]
 
 
-def _result(state: State, pool: _huge_pages.Pool | None, text: str | None, notes: list[str]) -> dict:
+def _result(state: State, pool: _huge_pages.Pool | None, text: str | None, notes: list[str], problem: bool) -> dict:
     """Return the module's result, for the ``pool`` and our file's ``text`` as they are now, or would be."""
     resized = pool is not None and pool.total != state.pool.total
     changed = resized or text != state.text
     got = state.got(pool)
     enough = not state.unknown and got >= state.needed
     since = os.stat(state.path).st_mtime if os.path.exists(state.path) else 0.0
-    waits = bool(state.needed and enough and not notes and not state.in_use and (changed or since > state.server.started))
-    if state.needed and enough and not notes and not state.in_use and not waits:
-        notes = [
+    unused = bool(state.needed and enough and not problem and not state.in_use)
+    waits = unused and (changed or since > state.server.started)
+    if unused and not waits:
+        told = (
             "The pages are there, and the server, which was started when they were, runs without them: its log tells why."
             if since and state.as_it_runs
             else "The pages are there, and the server takes them when it is started again."
-        ]
+        )
+        notes = [*notes, told]
     return {
         "changed": changed,
         "needed": state.needed,
@@ -392,7 +394,7 @@ def _result(state: State, pool: _huge_pages.Pool | None, text: str | None, notes
         "enough": enough,
         "in_use": state.in_use,
         "restart_required": waits,
-        "start_fails": state.future.huge_pages == "on" and not state.unknown and got < state.needed,
+        "start_fails": state.future.huge_pages == "on" and not state.unknown and (problem or got < state.needed),
         "note": " ".join(notes),
         "path": state.path,
         "diff": {
