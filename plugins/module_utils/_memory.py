@@ -18,9 +18,6 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors
 # Where version 2 has its groups: on hosts with both versions it is mounted below version 1's.
 _VERSION_2 = ("sys/fs/cgroup", "sys/fs/cgroup/unified")
 
-# Above memory.high a group is slowed down and its memory taken away, which for a server is a limit, too.
-_MEMORY_2, _MEMORY_1 = ("memory.max", "memory.high"), ("memory.limit_in_bytes",)
-
 
 def usable(root: str = "/") -> int:
     """Return the bytes of memory that processes here can use: the host's, or the least limit of our control groups.
@@ -57,14 +54,23 @@ def processors(root: str = "/") -> int:
     return max(1, min([allowed, *quotas]))
 
 
-def _memory_limits(root: str, process: str) -> list[int]:
-    """Return the limits in bytes; a group without one says "max", or version 1's largest number."""
+def limits(root: str, process: str, controller: str, names: tuple, split_names: tuple) -> list[int]:
+    """Return the limits that the control groups of ``process`` (a number, or self) set to what it takes of ``controller``.
+
+    ``names`` are the files of such limits in version 2, ``split_names`` the ones in version 1, where each controller has groups
+    of its own. A group without a limit says "max", or version 1's largest number.
+    """
     found = []
-    for folder, version in _groups(root, process, "memory"):
-        for name in _MEMORY_2 if version == 2 else _MEMORY_1:
+    for folder, version in _groups(root, process, controller):
+        for name in names if version == 2 else split_names:
             text = _text(os.path.join(folder, name)).strip()
             found += [int(text)] if text.isdigit() and int(text) < 1 << 60 else []
     return found
+
+
+def _memory_limits(root: str, process: str) -> list[int]:
+    """Return the limits of memory in bytes. Above memory.high a server is slowed down and its memory taken away."""
+    return limits(root, process, "memory", ("memory.max", "memory.high"), ("memory.limit_in_bytes",))
 
 
 def _groups(root: str, process: str, controller: str) -> list[tuple[str, int]]:

@@ -15,6 +15,7 @@ import time
 
 import psycopg2
 
+from support import huge_pages
 from support.loopback import free_port
 
 ADMIN = "admin"
@@ -124,16 +125,17 @@ def unprivileged_account() -> str | None:
 
 def program(installation: Installation, name: str, *words: str, account: str | None = None) -> str:
     """Run a PostgreSQL program to its end and return what it printed; RuntimeError with its words when it fails."""
+    other = {"user": account, "group": pwd.getpwnam(account).pw_gid, "extra_groups": []} if account else {}
     done = subprocess.run(
         [str(installation.programs / name), *words],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE if name != "pg_ctl" else subprocess.DEVNULL,
         stderr=subprocess.STDOUT if name != "pg_ctl" else subprocess.DEVNULL,
         text=True,
-        user=account,
         cwd="/",
         timeout=120,
         check=False,
+        **other,
     )
     if done.returncode:
         raise RuntimeError(f"{name} {' '.join(words)} ended with {done.returncode}: {done.stdout}")
@@ -168,7 +170,8 @@ def _made(installation: Installation, folder: pathlib.Path, account: str | None,
             shutil.chown(path, account)
     folder.chmod(0o755)
     words = ["-D", str(folder / "data"), "-U", ADMIN, "--pwfile", str(password), "-A", "scram-sha-256", "-E", "UTF8"]
-    program(installation, "initdb", *words, "--locale", "C.UTF-8", *initdb, account=account)
+    with huge_pages.left_alone():
+        program(installation, "initdb", *words, "--locale", "C.UTF-8", *initdb, account=account)
     cluster = Cluster(installation, folder, free_port(), account)
     conf = cluster.data / "postgresql.conf"
     lines = [f"port = {cluster.port}", "listen_addresses = '127.0.0.1'", f"unix_socket_directories = '{folder}'"]

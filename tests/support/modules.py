@@ -9,13 +9,24 @@ import sys
 
 _COLLECTIONS = pathlib.Path(__file__).parents[2] / ".cache" / "collections"
 
+# Another user may not be able to read the Python that runs the tests: all of the module is loaded before we become that one.
 _RUNNER = """
-import json, runpy, sys
+import importlib, os, pwd, runpy, sys
 from ansible.module_utils import basic
-module, arguments = sys.argv[1], sys.stdin.buffer.read()
+module, account, arguments = sys.argv[1], sys.argv[2], sys.stdin.buffer.read()
+module = f"ansible_collections.matrixops.synapse_postgres.plugins.modules.{module}"
 basic._ANSIBLE_ARGS = arguments
 basic._ANSIBLE_PROFILE = "legacy"
-runpy.run_module(f"ansible_collections.matrixops.synapse_postgres.plugins.modules.{module}", run_name="__main__")
+if account:
+    main = importlib.import_module(module).main
+    entry = pwd.getpwnam(account)
+    os.setgroups(os.getgrouplist(account, entry.pw_gid))
+    os.setgid(entry.pw_gid)
+    os.setuid(entry.pw_uid)
+    os.environ["HOME"] = entry.pw_dir
+    main()
+else:
+    runpy.run_module(module, run_name="__main__")
 """
 
 
@@ -28,11 +39,10 @@ def started(
     """
     arguments = {"ANSIBLE_MODULE_ARGS": {**options, "_ansible_check_mode": check, "_ansible_diff": True}}
     process = subprocess.Popen(
-        [python, "-c", _RUNNER, module],
+        [python, "-c", _RUNNER, module, account or ""],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        user=account,
         env={**os.environ, "PYTHONPATH": str(_COLLECTIONS)},
     )
     process.stdin.write(json.dumps(arguments).encode())
