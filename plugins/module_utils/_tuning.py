@@ -246,9 +246,9 @@ def bar(budget: Budget) -> list[str]:
     for letter, _name, count in parts:
         ends += count
         drawn += letter * (round(_BAR * ends / total) - len(drawn))
-    head = f"Memory: {budget.memory // MB} MB, PostgreSQL's budget {budget.budget // MB} MB"
-    worst = f"in the worst case it takes {budget.envelope // MB} MB, {100 * budget.envelope // budget.budget} % of it"
-    return [f"{head}; {worst}", f"[{drawn}]", *(f" {sign}  {name:32}{count // MB:>8} MB" for sign, name, count in parts)]
+    head = f"Memory {budget.memory // MB} MB, PostgreSQL's budget {budget.budget // MB} MB,"
+    worst = f"of which it takes {budget.envelope // MB} MB in the worst case, {100 * budget.envelope // budget.budget} %:"
+    return [head, worst, f"[{drawn}]", *(f" {sign}  {name:32}{count // MB:>8} MB" for sign, name, count in parts)]
 
 
 def size(count: int) -> str:

@@ -153,7 +153,8 @@ bar:
   type: list
   elements: str
   sample:
-    - "Memory: 4096 MB, PostgreSQL's budget 3686 MB; in the worst case it takes 3281 MB, 89 % of it"
+    - Memory 4096 MB, PostgreSQL's budget 3686 MB,
+    - "of which it takes 3281 MB in the worst case, 89 %:"
     - "[ssssssBBBBBBBBBBBBBBmmmvvvvvqqqqqqqqqqqqqqqqqqqqqqqqp.......]"
 """
 

@@ -292,15 +292,16 @@ def test_more_memory_never_means_less_of_anything(host, more):
 @given(hosts)
 def test_the_bar_shows_the_whole_memory(host):
     lines = _tuning.bar(divided(host))
-    shown = sum(int(re.search(r"(\d+) MB$", line)[1]) for line in lines[2:])
+    shown = sum(int(re.search(r"(\d+) MB$", line)[1]) for line in lines[3:])
     assert host.memory // MB - len(lines) <= shown <= host.memory // MB
-    assert 60 <= len(lines[1]) <= 63
-    assert all(line.split()[0] in lines[1] or int(line.split()[-2]) * 60 <= host.memory // MB for line in lines[2:])
+    assert 60 <= len(lines[2]) <= 63
+    assert all(line.split()[0] in lines[2] or int(line.split()[-2]) * 60 <= host.memory // MB for line in lines[3:])
 
 
 def test_the_bar_is_for_reading():
     assert _tuning.bar(_tuning.divide(_tuning.Host(memory=4 * GB, cpus=2, synapse_on_host=True))) == [
-        "Memory: 4096 MB, PostgreSQL's budget 2048 MB; in the worst case it takes 1842 MB, 89 % of it",
+        "Memory 4096 MB, PostgreSQL's budget 2048 MB,",
+        "of which it takes 1842 MB in the worst case, 89 %:",
         "[ssssssSSSSSSSSSSSSSSSSSSSSSSSSBBBBBBBBmmvvqqqqqqqqqqqqqqp...]",
         " s  system and other services            409 MB",
         " S  Synapse                             1638 MB",
