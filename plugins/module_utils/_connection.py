@@ -140,6 +140,12 @@ def loaded(cursor) -> float:
     return float(cursor.fetchone()[0])
 
 
+def started(cursor) -> float:
+    """Return when the server was started, in seconds since the epoch."""
+    cursor.execute("SELECT extract(epoch FROM pg_postmaster_start_time())")
+    return float(cursor.fetchone()[0])
+
+
 def reload(cursor) -> bool:
     """Make the server load its files; tell whether it was seen to within RELOAD_SECONDS.
 

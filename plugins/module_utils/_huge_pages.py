@@ -239,9 +239,9 @@ def affordable(root: str, pool: Pool, total: int) -> tuple[str, str]:
 def limit(root: str, process: int, page_size: int) -> int | None:
     """Return how many huge pages the control group of ``process`` lets it have, None for no limit (cgroup-v2, HugeTLB)."""
     name = f"hugetlb.{_tuning.size(page_size).upper()}"
-    found = []
-    for kind in ("", "rsvd."):
-        found += _memory.limits(root, str(process), "hugetlb", f"{name}.{kind}max", f"{name}.{kind}limit_in_bytes")
+    kinds = ("", "rsvd.")
+    names, split_names = (tuple(f"{name}.{kind}{end}" for kind in kinds) for end in ("max", "limit_in_bytes"))
+    found = _memory.limits(root, str(process), "hugetlb", names, split_names)
     return min(found) // page_size if found else None
 
 

@@ -2,7 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The memory and the processors that this host, or the container that it is, has to give."""
+"""The memory and the processors that this host, the container that it is, or the server's control group has to give.
+
+``root`` is the folder in which /proc and /sys are. Limits of control groups are those of our own group, or of a process's,
+and of every group above it (the kernel's admin-guide, cgroup-v2 and cgroup-v1).
+"""
 
 from __future__ import annotations
 
@@ -11,54 +15,80 @@ import re
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
+# Where version 2 has its groups: on hosts with both versions it is mounted below version 1's.
+_VERSION_2 = ("sys/fs/cgroup", "sys/fs/cgroup/unified")
+
 
 def usable(root: str = "/") -> int:
     """Return the bytes of memory that processes here can use: the host's, or the least limit of our control groups.
 
-    ``root`` is the folder in which /proc and /sys are. The host's memory is MemTotal of /proc/meminfo (proc(5)); limits
-    are ``memory.max`` of cgroup v2 and ``memory.limit_in_bytes`` of v1 (the kernel's admin-guide, cgroup-v2 and cgroup-v1),
-    in our group and in every group above it. Raises Refusal when the host does not tell.
+    The host's memory is MemTotal of /proc/meminfo (proc(5)). Raises Refusal when the host does not tell.
     """
     text = _text(os.path.join(root, "proc/meminfo"))
     found = re.search(r"^MemTotal:\s+(\d+) kB$", text, re.MULTILINE)
     if not found:
         raise Refusal("This host does not tell its memory in /proc/meminfo.", "Give it with the option memory.")
-    return min([int(found[1]) * 1024, *_limits(root)])
+    return min([int(found[1]) * 1024, *_memory_limits(root, "self")])
 
 
-def processors() -> int:
-    """Return how many processors processes here may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def limit(data_directory: str, root: str = "/") -> int | None:
+    """Return the bytes that the control groups of the server of ``data_directory`` leave it, None where they do not limit it.
 
-
-def limits(root: str, process: str, controller: str, name: str, split_name: str) -> list[int]:
-    """Return what limits the ``process`` (a number, or self) in its control group and in every group above it.
-
-    ``name`` is the limit's file in cgroup v2, ``split_name`` the one in v1, where each ``controller`` has groups of its own.
-    A group without a limit says "max", or v1's largest number.
+    That is what MemoryMax of its service becomes. A server that does not run has no group.
     """
+    pid = _text(os.path.join(data_directory, "postmaster.pid")).split("\n")[0].strip()
+    return min(_memory_limits(root, pid), default=None) if pid.isdigit() else None
+
+
+def processors(root: str = "/") -> int:
+    """Return how many processors' time processes here may take: what they may run on, or the least quota of our groups."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = []
+    for folder, version in _groups(root, "self", "cpu"):
+        if version == 2:
+            words = _text(os.path.join(folder, "cpu.max")).split()
+        else:
+            words = [_text(os.path.join(folder, f"cpu.cfs_{name}_us")).strip() for name in ("quota", "period")]
+        if len(words) == 2 and words[0].isdigit() and words[1].isdigit() and int(words[1]):
+            quotas.append(-(-int(words[0]) // int(words[1])))
+    return max(1, min([allowed, *quotas]))
+
+
+def limits(root: str, process: str, controller: str, names: tuple, split_names: tuple) -> list[int]:
+    """Return the limits that the control groups of ``process`` (a number, or self) set to what it takes of ``controller``.
+
+    ``names`` are the files of such limits in version 2, ``split_names`` the ones in version 1, where each controller has groups
+    of its own. A group without a limit says "max", or version 1's largest number.
+    """
+    found = []
+    for folder, version in _groups(root, process, controller):
+        for name in names if version == 2 else split_names:
+            text = _text(os.path.join(folder, name)).strip()
+            found += [int(text)] if text.isdigit() and int(text) < 1 << 60 else []
+    return found
+
+
+def _memory_limits(root: str, process: str) -> list[int]:
+    """Return the limits of memory in bytes. Above memory.high a server is slowed down and its memory taken away."""
+    return limits(root, process, "memory", ("memory.max", "memory.high"), ("memory.limit_in_bytes",))
+
+
+def _groups(root: str, process: str, controller: str) -> list[tuple[str, int]]:
+    """Return the folders, each with its version of control groups, that may limit what ``process`` takes of ``controller``."""
     found = []
     for line in _text(os.path.join(root, "proc", process, "cgroup")).splitlines():
         _number, controllers, group = line.split(":", 2)
         if not controllers:
-            mount, file = "sys/fs/cgroup", name
+            mounts, version = _VERSION_2, 2
         elif controller in controllers.split(","):
-            mount, file = f"sys/fs/cgroup/{controller}", split_name
+            mounts, version = (f"sys/fs/cgroup/{controller}", f"sys/fs/cgroup/{controllers}"), 1
         else:
             continue
         # Within a container the path can be the host's; the mount then has our group for its root.
         parts = [part for part in group.split("/") if part not in ("", "..")]
-        for depth in range(len(parts) + 1):
-            limit = _text(os.path.join(root, mount, *parts[:depth], file)).strip()
-            found += [int(limit)] if limit.isdigit() else []
+        for mount in dict.fromkeys(mounts):
+            found += [(os.path.join(root, mount, *parts[:depth]), version) for depth in range(len(parts) + 1)]
     return found
-
-
-def _limits(root: str) -> list[int]:
-    """Return the limits of our control groups in bytes."""
-    return limits(root, "self", "memory", "memory.max", "memory.limit_in_bytes")
 
 
 def _text(path: str) -> str:

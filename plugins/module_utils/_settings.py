@@ -21,8 +21,8 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors
 HEADER = "# Ansible managed (matrixops.synapse_postgres)"
 
 # What a parameter's units are worth, the largest first (manual, section 20.1.1): bytes, microseconds.
-_MEMORY = {"TB": 1024**4, "GB": 1024**3, "MB": 1024**2, "kB": 1024, "B": 1}
-_TIME = {"d": 86400 * 10**6, "h": 3600 * 10**6, "min": 60 * 10**6, "s": 10**6, "ms": 1000, "us": 1}
+MEMORY = {"TB": 1024**4, "GB": 1024**3, "MB": 1024**2, "kB": 1024, "B": 1}
+TIME = {"d": 86400 * 10**6, "h": 3600 * 10**6, "min": 60 * 10**6, "s": 10**6, "ms": 1000, "us": 1}
 
 # What C's isspace(), strtol() with base 0 and strtod() accept, which is what the server parses numbers with.
 _SPACE = " \t\n\v\f\r"
@@ -47,6 +47,27 @@ _CUSTOM = re.compile(r"[A-Za-z_\u0080-\U0010ffff][\w$]*(\.[A-Za-z_\u0080-\U0010f
 # A running value with one of these sources is what the server chose itself, starting from the built-in default.
 _CHOSEN = ("default", "dynamic default", "override")
 
+# Parameters that are lists of quoted names (GUC_LIST_QUOTE), and how the server reads each: as identifiers or as paths
+# (SplitIdentifierString() and SplitDirectoriesString(), src/backend/utils/adt/varlena.c).
+LISTS = {
+    "search_path": "names",
+    "temp_tablespaces": "names",
+    "local_preload_libraries": "paths",
+    "oauth_validator_libraries": "paths",
+    "session_preload_libraries": "paths",
+    "shared_preload_libraries": "paths",
+    "unix_socket_directories": "paths",
+}
+_NAME = re.compile(rf'[{_SPACE}]*(?:"((?:[^"]|"")*)"|([^,"{_SPACE}][^,{_SPACE}]*))[{_SPACE}]*(,|\Z)')
+_PATH = re.compile(rf'[{_SPACE}]*(?:"((?:[^"]|"")*)"|([^,"{_SPACE}](?:[^,]*[^,{_SPACE}])?))[{_SPACE}]*(,|\Z)')
+
+# Texts that may hold a password or a key: shell commands and connection strings of the server's, and extensions' own.
+_SECRET = re.compile(r"conninfo|_command$|passw|passphrase|secret|token|credential|salt|getkey|(^|[._])key$", re.IGNORECASE)
+NOT_SHOWN = "(not shown)"
+
+# The place of a value that comes from no file.
+COMMAND_LINE = "the server's command line"
+
 # pg_file_settings on a value that is invalid, and also on one that only a restart brings into force.
 _NOT_APPLIED = "setting could not be applied"
 
@@ -63,8 +84,8 @@ def quantity(text: str, unit: str) -> float:
     return _converted(number, rest, unit)
 
 
-def meaning(row: dict, text: str) -> bool | float | str:
-    """Return what the server understands by ``text`` for the parameter ``row``: bool, number in its unit, or string.
+def meaning(row: dict, text: str) -> bool | float | str | list[str]:
+    """Return what the server understands by ``text`` for the parameter ``row``: bool, number in its unit, list, or string.
 
     Two spellings mean the same when this is equal. ValueError says why the server would not take ``text``.
     """
@@ -78,7 +99,26 @@ def meaning(row: dict, text: str) -> bool | float | str:
     if kind == "real":
         # pg_settings shows reals with %g: more digits than that cannot be compared.
         return float(f"{_within(row, _converted(*_number(text, _REAL), row['unit'])):g}")
-    return text
+    return elements(row["name"], text) if row["name"] in LISTS and text is not None else text
+
+
+def elements(name: str, text: str) -> list[str]:
+    """Return the elements of ``text`` for the parameter ``name`` of LISTS; ValueError when it is not a list."""
+    pattern = _NAME if LISTS[name] == "names" else _PATH
+    found, place, more = [], 0, bool(text.strip(_SPACE))
+    while more:
+        element = pattern.match(text, place)
+        if not element:
+            raise ValueError("it is not a list of names with commas between them")
+        plain = element[2] and (element[2].lower() if pattern is _NAME else element[2])
+        found.append(element[1].replace('""', '"') if plain is None else plain)
+        place, more = element.end(), element[3] == ","
+    return found
+
+
+def secret(name: str, row: dict | None) -> bool:
+    """Tell whether the value of the parameter ``name``, whose ``row`` is None for one unknown, must not be shown."""
+    return (row is None or row["vartype"] == "string") and bool(_SECRET.search(name))
 
 
 def wished(parameters: dict, settings: dict) -> dict[str, str]:
@@ -90,7 +130,7 @@ def wished(parameters: dict, settings: dict) -> dict[str, str]:
     found: dict[str, str] = {}
     for given, value in settings.items():
         row = parameters.get(str(given).lower())
-        name = row["name"] if row else _custom(parameters, str(given))
+        name = row["name"] if row else custom(parameters, str(given))
         if name.lower() in (other.lower() for other in found):
             raise Refusal(f"The settings name the parameter {name} twice.", "Keep one of them: case does not matter in names.")
         if row and row["context"] == "internal":
@@ -98,7 +138,7 @@ def wished(parameters: dict, settings: dict) -> dict[str, str]:
                 f"The parameter {name} shows what the server or its cluster was built with; no file can set it.",
                 "Leave it out of the settings.",
             )
-        found[name] = _spelt(name, row, value)
+        found[name] = spelt(name, row, value)
     if found.get("ssl") == "on" and not parameters["ssl_library"]["setting"]:
         raise Refusal(
             "This PostgreSQL was built without TLS, and ssl cannot be on.",
@@ -109,11 +149,26 @@ def wished(parameters: dict, settings: dict) -> dict[str, str]:
 
 def render(settings: dict[str, str], comments: dict[str, str]) -> str:
     """Return a configuration file of ``settings``, each below its comment's lines if it has one."""
-    lines = [HEADER]
+    return f"{HEADER}\n{assignments(settings, comments)}"
+
+
+def assignments(settings: dict[str, str], comments: dict[str, str]) -> str:
+    """Return the lines of a configuration file for ``settings``, each below its comment's lines if it has one."""
+    lines = []
     for name, text in settings.items():
         lines += [f"# {line}".rstrip() for line in str(comments.get(name, "")).splitlines()]
         lines.append(f"{name} = '{_escaped(text)}'")
-    return "\n".join(lines) + "\n"
+    return "".join(f"{line}\n" for line in lines)
+
+
+def hidden(known: dict, text: str) -> str:
+    """Return the configuration file ``text`` for people to see: without the values of secret parameters, commented or not."""
+
+    def masked(line: re.Match) -> str:
+        name = line["name"]
+        return f"{line['start']}{NOT_SHOWN}" if secret(name, known.get(name.lower())) else line[0]
+
+    return re.sub(r"(?m)^(?P<start>[\t #]*(?P<name>[\w$.]+)(?:[\t ]*=[\t ]*|[\t ]+))\S[^\n]*$", masked, text)
 
 
 def differs(row: dict, text: str) -> bool:
@@ -143,25 +198,33 @@ def reading_order(config_file: str, path: str) -> list[tuple[str, int]]:
 
 
 def parameters(cursor) -> dict[str, dict]:
-    """Return the server's parameters, ``{name in lower case: row of pg_settings}``."""
+    """Return the server's parameters, ``{name in lower case: row of pg_settings}``, each with its value as SHOW has it.
+
+    Those that the role may not see are missing.
+    """
     columns = "name setting unit vartype min_val max_val enumvals context boot_val source sourcefile pending_restart"
-    cursor.execute(f"SELECT {', '.join(columns.split())} FROM pg_catalog.pg_settings")
-    return {row[0].lower(): dict(zip(columns.split(), row)) for row in cursor.fetchall()}
+    cursor.execute(f"SELECT {', '.join(columns.split())}, current_setting(name, true) FROM pg_catalog.pg_settings")
+    return {row[0].lower(): dict(zip([*columns.split(), "shown"], row)) for row in cursor.fetchall()}
+
+
+def lines_alone(cursor) -> list[dict]:
+    """Return the rows of pg_file_settings as the files are on disk now, in reading order."""
+    columns = "seqno sourcefile sourceline name setting applied error"
+    cursor.execute(f"SELECT {', '.join(columns.split())} FROM pg_catalog.pg_file_settings ORDER BY seqno")
+    return [dict(zip(columns.split(), row)) for row in cursor.fetchall()]
 
 
 def file_lines(cursor) -> list[dict]:
-    """Return the rows of pg_file_settings as the files are on disk now, in reading order, each with the server's ``words``.
+    """Return what lines_alone() does, each line with the server's ``words``; for superusers.
 
     The view says of an invalid value no more than that it could not be applied; what is wrong with it, the server tells at
     the level debug3. The connection autocommits.
     """
-    columns = "seqno sourcefile sourceline name setting applied error"
     connection = cursor.connection
     kept, connection.notices = connection.notices, collections.deque()
     cursor.execute("SET lc_messages = 'C'; SET client_min_messages = debug3")
     try:
-        cursor.execute(f"SELECT {', '.join(columns.split())} FROM pg_catalog.pg_file_settings ORDER BY seqno")
-        lines = [dict(zip(columns.split(), row)) for row in cursor.fetchall()]
+        lines = lines_alone(cursor)
         told = [" ".join(notice.split()) for notice in connection.notices]
     finally:
         connection.notices = kept
@@ -180,7 +243,7 @@ def require_superuser(cursor) -> None:
         raise Refusal(
             f"The role {name!r} is no superuser and may not see which files the server reads (pg_file_settings).",
             "Run the task as the server's operating system user (become_user=postgres) or give login_user a superuser; "
-            "where a provider runs the server, use the provider's own page for parameters.",
+            "where a provider runs the server, use method=alter_system.",
         )
 
 
@@ -203,8 +266,12 @@ def require_accepted(known: dict, lines: list[dict], path: str) -> None:
         row = known.get((line["name"] or "").lower())
         waits = line["error"] == _NOT_APPLIED and row is not None and row["context"] == "postmaster"
         if not waits or "without restarting" not in line["words"]:
+            named = line["name"] or "the line"
+            value, words = repr(line["setting"]), line["words"]
+            if line["setting"] and secret(named, row):
+                value, words = NOT_SHOWN, words.replace(line["setting"], NOT_SHOWN)
             raise Refusal(
-                f"The server does not take {line['name'] or 'the line'} = {line['setting']!r} in {path}: {line['words']}",
+                f"The server does not take {named} = {value} in {path}: {words}",
                 "Correct the value; nothing was changed.",
             )
 
@@ -216,6 +283,20 @@ def not_included(path: str, config_file: str) -> Refusal:
         f"Put the line include_dir = '{os.path.basename(os.path.dirname(path))}' at the end of {config_file}, where the "
         "folder is beside that file, or give a path that the server reads; then run this again.",
     )
+
+
+def place(line: dict) -> str:
+    """Return where ``line`` is, for people: its file and number."""
+    return f"{line['sourcefile']}, line {line['sourceline']}"
+
+
+def elsewhere(row: dict, lines: list[dict], path: str | None) -> dict | None:
+    """Return the last of ``lines`` that gives the parameter ``row`` a valid value and is not of ``path``, None for none."""
+    found = None
+    for line in lines:
+        if (line["name"] or "").lower() == row["name"].lower() and not (path and same_file(line["sourcefile"], path)):
+            found = line if _valid(row if "vartype" in row else None, line["setting"]) else found
+    return found
 
 
 def overriding(known: dict, lines: list[dict], names: list[str], path: str, order: list[tuple[str, int]] | None) -> dict:
@@ -233,36 +314,11 @@ def overriding(known: dict, lines: list[dict], names: list[str], path: str, orde
             continue
         later = line["seqno"] > ours[-1] if ours else _after(order or [], line, path)
         if later and not same_file(line["sourcefile"], path) and _valid(known.get(name), line["setting"]):
-            found[name] = {"place": f"{line['sourcefile']}, line {line['sourceline']}", "setting": line["setting"]}
+            found[name] = {"place": place(line), "setting": line["setting"]}
     for name, row in known.items():
         if row["source"] == "command line":
-            found[name] = {"place": "the server's command line", "setting": row["setting"]}
+            found[name] = {"place": COMMAND_LINE, "setting": row["setting"]}
     return {name: found[name.lower()] for name in names if name.lower() in found}
-
-
-def awaiting_restart(known: dict, lines: list[dict], settings: dict, overridden: dict, path: str, foretold: bool) -> list[str]:
-    """Return the names, sorted, of parameters whose value by the files is not the running one and waits for a restart.
-
-    Those are parameters of ``settings``, and those that the running server has from ``path`` and that are not set there
-    any more. Unless the future is ``foretold``, the server has loaded the files: then its own pending_restart has a say,
-    because it compares after its own ideas of spelling (cluster_name loses its umlauts).
-    """
-    waiting = []
-    for row in known.values():
-        spelt = row["name"]
-        if row["context"] != "postmaster" or row["source"] == "command line":
-            continue
-        if spelt in overridden:
-            text = overridden[spelt]["setting"]
-        elif spelt in settings:
-            text = settings[spelt]
-        elif same_file(row["sourcefile"], path):
-            text = _elsewhere(row, lines, path)
-        else:
-            continue
-        if (text is None or differs(row, text)) and (foretold or row["pending_restart"]):
-            waiting.append(spelt)
-    return sorted(waiting)
 
 
 def _number(text: str, pattern: re.Pattern) -> tuple[float | None, str]:
@@ -288,7 +344,7 @@ def _converted(number: float | None, rest: str, unit: str | None) -> float:
     if unit is None:
         raise ValueError(f"it has a unit, or more, after the number ({spelt!r}), and the parameter has none")
     count, base = re.fullmatch(r"(\d*)(\D+)", unit).groups()
-    family = _MEMORY if base in _MEMORY else _TIME
+    family = MEMORY if base in MEMORY else TIME
     if spelt not in family:
         raise ValueError(f"{spelt!r} is not a unit of it; it has {', '.join(reversed(list(family)))}")
     worth = [size / (int(count or 1) * family[base]) for size in family.values()]
@@ -336,7 +392,7 @@ def _choice(row: dict, text: str) -> str:
     raise ValueError(f"allowed are {', '.join(allowed)}")
 
 
-def _spelt(name: str, row: dict | None, value: object) -> str:
+def spelt(name: str, row: dict | None, value: object) -> str:
     """Return how the task's ``value`` is written for the parameter; Refusal when the server would not take it."""
     if not isinstance(value, (bool, int, float, str)):
         raise Refusal(f"The parameter {name} has {type(value).__name__} for a value.", "Give it a text, a number or a boolean.")
@@ -362,7 +418,7 @@ def _spelt(name: str, row: dict | None, value: object) -> str:
     return found if row["vartype"] == "enum" else text
 
 
-def _custom(known: dict, name: str) -> str:
+def custom(known: dict, name: str) -> str:
     """Return ``name``, which is not among the ``known`` parameters, if it can be an extension's."""
     if _CUSTOM.fullmatch(name):
         return name
@@ -422,12 +478,3 @@ def _valid(row: dict | None, text: str | None) -> bool:
         return text is not None and (row is None or meaning(row, text) is not None)
     except ValueError:
         return False
-
-
-def _elsewhere(row: dict, lines: list[dict], path: str) -> str | None:
-    """Return the last value that a file other than ``path`` gives the parameter ``row``, None for none."""
-    found = None
-    for line in lines:
-        if (line["name"] or "").lower() == row["name"].lower() and not same_file(line["sourcefile"], path):
-            found = line["setting"] if _valid(row, line["setting"]) else found
-    return found

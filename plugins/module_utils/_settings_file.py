@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import tempfile
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _settings
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _settings, _settings_change
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 _FILE = os.path.join("conf.d", "90-synapse-postgres.conf")
+
+# Modes of a new file, without and with a secret in it.
+_PUBLIC, _PRIVATE = 0o644, 0o640
+
+# What is kept of a file that did not exist.
+_EMPTY = _settings.render({}, {}).encode()
 
 
 def _content(path: str) -> bytes | None:
@@ -30,31 +37,73 @@ def _content(path: str) -> bytes | None:
         return stream.read()
 
 
-def _write(module, path: str, data: bytes | None) -> None:
-    """Put ``data`` into the file at once, or remove it for None; a new file is for everybody to read, like its siblings."""
+def _write(module, path: str, data: bytes | None, private: bool = False) -> None:
+    """Put ``data`` into the file at once, or remove it for None; a new file is for everybody to read, like its siblings.
+
+    A ``private`` one holds a secret: only its owner, who is the server, and its group may read it.
+    """
     if data is None:
         os.unlink(path)
         return
-    fresh = not os.path.exists(path)
+    if not os.path.exists(path):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        _give(path, os.stat(os.path.dirname(path)), _PRIVATE if private else _PUBLIC)
+    elif private:
+        os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) & ~0o007)
     handle, draft = tempfile.mkstemp(dir=module.tmpdir)
     with open(handle, "wb") as stream:
         stream.write(data)
     module.atomic_move(draft, path)
-    if fresh:
-        os.chmod(path, 0o644)
-        folder = os.stat(os.path.dirname(path))
-        if os.geteuid() == 0:
-            os.chown(path, folder.st_uid, folder.st_gid)
+
+
+def _give(path: str, like: os.stat_result, mode: int) -> None:
+    """Give the file the ``mode`` and, where we may, the owner of what is ``like`` this."""
+    os.chmod(path, mode)
+    if os.geteuid() == 0:
+        os.chown(path, like.st_uid, like.st_gid)
+
+
+def _copy(path: str) -> str:
+    """Return where the file that the running server came up with is kept; include_dir reads no name that ends like this."""
+    return f"{path}.before"
+
+
+def _copied(path: str, started: float) -> bool:
+    """Tell whether there is a copy that is of the server that ``started`` then: an older one is of its predecessor."""
+    return os.path.exists(_copy(path)) and os.stat(_copy(path)).st_mtime > started
+
+
+def _keep(path: str, before: bytes | None) -> None:
+    """Keep a copy of the file, which holds ``before``, under the name of _copy(); at once, because it tells by being there."""
+    folder = os.path.dirname(path)
+    handle, draft = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=folder)
+    try:
+        with open(handle, "wb") as stream:
+            stream.write(_EMPTY if before is None else before)
+        like = os.stat(folder if before is None else path)
+        _give(draft, like, _PUBLIC if before is None else stat.S_IMODE(like.st_mode))
+        os.replace(draft, _copy(path))
+    except BaseException:
+        os.unlink(draft)
+        raise
 
 
 @contextlib.contextmanager
-def _written(module, path: str, before: bytes | None, after: bytes):
-    """Have ``after`` in the file within the block, and for good unless the block raises."""
-    _write(module, path, after)
+def _written(module, path: str, before: bytes | None, after: bytes, private: bool, keep: bool):
+    """Have ``after`` in the file within the block, and for good unless the block raises; ``keep`` a copy of ``before``."""
+    mode = stat.S_IMODE(os.stat(path).st_mode) if before is not None else None
+    if keep:
+        _keep(path, before)
     try:
+        _write(module, path, after, private)
         yield
     except BaseException:
-        _write(module, path, before)
+        if _content(path) != before:
+            _write(module, path, before)
+        if mode is not None:
+            os.chmod(path, mode)
+        if keep:
+            os.unlink(_copy(path))
         raise
 
 
@@ -78,9 +127,9 @@ def _foretold(cursor, known: dict, settings: dict, path: str, differs: bool) -> 
     return _settings.file_lines(cursor), order
 
 
-def _applied(module, cursor, known: dict, settings: dict, path: str, before: bytes | None, after: bytes) -> list[dict]:
-    """Write the file if it differs, make the server load it, and return the lines that the server reads."""
-    with _written(module, path, before, after) if before != after else contextlib.nullcontext():
+def _loaded(cursor, known: dict, settings: dict, path: str, writing) -> list[dict]:
+    """Have the file written, within ``writing``, and the server load it; return the lines that the server reads."""
+    with writing:
         lines = _verified(cursor, known, settings, path)
         if not _connection.reload(cursor):
             raise Refusal(
@@ -90,39 +139,72 @@ def _applied(module, cursor, known: dict, settings: dict, path: str, before: byt
     return lines
 
 
+def _pending(known: dict, lines: list[dict], path: str, unloaded: bool) -> bool:
+    """Tell whether the file, as it is, already waits for a restart: the server did not come up with what it holds."""
+    rows = _settings_change.concerned(known, lines, [], path)
+    return bool(_settings_change.awaiting_restart(known, _settings_change.presents(rows, lines), unloaded))
+
+
+def _previous(path: str, started: float, waiting: bool, will_be: bool, check_mode: bool) -> str:
+    """Return the path of the copy that is the way back while a restart is ``waiting``, else none, and then remove it."""
+    if waiting and (_copied(path, started) or (check_mode and will_be)):
+        return _copy(path)
+    if not check_mode and os.path.exists(_copy(path)):
+        os.unlink(_copy(path))
+    return ""
+
+
 def step(module, cursor) -> dict:
     """Bring the file and the server to the wished state, or foretell it; return the result of the module postgres_settings."""
     _settings.require_superuser(cursor)
-    known = _settings.parameters(cursor)
+    known, comments = _settings.parameters(cursor), module.params["comments"]
     path = module.params["path"] or os.path.join(os.path.dirname(known["config_file"]["setting"]), _FILE)
-    settings = _settings.wished(known, module.params["settings"])
-    text = _settings.render(settings, module.params["comments"])
-    before, after = _content(path), text.encode("utf-8", "surrogateescape")
-    _settings.require_readable(_settings.file_lines(cursor), path)
+    wishes = _settings.wished(known, module.params["settings"])
+    at_least = _settings_change.only_raised(known, module.params["at_least"])
+    before, present = _content(path), _settings.file_lines(cursor)
+    _settings.require_readable(present, path)
+    kept = _settings_change.larger_elsewhere(known, present, wishes, at_least, path)
+    settings = {name: text for name, text in wishes.items() if name not in kept}
+    text = _settings.render(settings, comments)
+    after = text.encode("utf-8", "surrogateescape")
     # A run that was interrupted between writing and reloading left a file newer than what the server has loaded.
-    changed = before != after or os.stat(path).st_mtime > _connection.loaded(cursor)
-    order = None
+    unloaded = before is not None and os.stat(path).st_mtime > _connection.loaded(cursor)
+    changed, order, now = before != after or unloaded, None, known
+    started = _connection.started(cursor)
+    keep = before != after and not _copied(path, started) and not _pending(known, present, path, unloaded)
     if module.check_mode:
         lines, order = _foretold(cursor, known, settings, path, before != after)
     elif changed:
-        lines = _applied(module, cursor, known, settings, path, before, after)
-        known = _settings.parameters(cursor)
+        private = any(_settings.secret(name, known.get(name.lower())) for name in settings)
+        rewritten = _written(module, path, before, after, private, keep) if before != after else contextlib.nullcontext()
+        lines = _loaded(cursor, known, settings, path, rewritten)
+        now = _settings.parameters(cursor)
     else:
         lines = _verified(cursor, known, settings, path)
-    overridden = _settings.overriding(known, lines, list(settings), path, order)
+    overridden = _settings.overriding(now, lines, list(settings), path, order)
     reload_required = module.check_mode and changed
-    waiting = _settings.awaiting_restart(known, lines, settings, overridden, path, reload_required)
+    rows = _settings_change.concerned(known, present, list(wishes), path)
+    texts = _settings_change.futures(rows, lines, settings, overridden, path)
+    waiting = _settings_change.awaiting_restart(now, texts, reload_required)
+    changes = _settings_change.changes(known, _settings_change.presents(rows, present), texts, waiting, unloaded)
     return {
         "changed": changed,
         "path": path,
+        "previous": _previous(path, started, bool(waiting), keep, module.check_mode),
         "restart_required": bool(waiting),
         "restart_parameters": waiting,
         "reload_required": reload_required,
         "overridden": {name: other["place"] for name, other in overridden.items()},
+        "kept": kept,
+        "not_permitted": [],
+        "not_visible": [],
+        "changes": changes,
+        "table": _settings_change.table(changes, {}, comments),
+        "settings_text": _settings.hidden(known, text),
         "diff": {
             "before_header": path,
             "after_header": path,
-            "before": (before or b"").decode("utf-8", "replace"),
-            "after": text,
+            "before": _settings.hidden(known, (before or b"").decode("utf-8", "replace")),
+            "after": _settings.hidden(known, text),
         },
     }

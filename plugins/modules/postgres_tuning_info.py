@@ -13,7 +13,9 @@ description:
   - Works out a budget of memory for PostgreSQL, and from it and the other options the parameters that
     M(matrixops.synapse_postgres.postgres_settings) can set.
   - The budget is the memory, times the share, less what the system and, on the same host, Synapse's processes need. What
-    PostgreSQL can take in the worst case is at most 90 % of it.
+    PostgreSQL can take in the worst case, when everything that can run does and each takes all that it may, is at most 90 %.
+  - Parameters of your own (O(settings)) are counted in it as they are, and the others computed around them. A worst case that
+    they make exceed that is said in a warning.
   - Changes nothing, and needs no server.
 version_added: 0.1.0
 author: The matrixops.synapse_postgres contributors (@matrixops)
@@ -26,6 +28,11 @@ options:
       - Without it, what this host has, or the limit of the control group (container) that the task runs in, if that is
         less.
     type: str
+  data_directory:
+    description:
+      - The folder of the running server's data, whose C(postmaster.pid) tells in which control group the server is. A limit of
+        that group, such as C(MemoryMax) of its service, is a limit of the budget. Without O(memory) only.
+    type: path
   share:
     description:
       - The part of the memory that is for PostgreSQL, and for Synapse with O(synapse_on_host), on a host that has other
@@ -40,7 +47,7 @@ options:
     default: 20
   cpus:
     description:
-      - The number of processors. Without it, what the task may run on.
+      - The number of processors. Without it, what the task may run on, or the quota of its control group, if that is less.
     type: int
   storage:
     description:
@@ -53,6 +60,16 @@ options:
       - Whether Synapse runs on the same host.
     type: bool
     default: false
+  synapse_processes:
+    description:
+      - How many processes of Synapse's run on the same host, the main one and workers.
+    type: int
+    default: 1
+  settings:
+    description:
+      - Parameters of your own, by name. They are returned among the others as they are, and win over the computed ones.
+    type: dict
+    default: {}
   server_version:
     description:
       - The server's major version, 14 or newer.
@@ -82,28 +99,37 @@ settings:
   type: dict
   sample:
     shared_buffers: 912MB
-    work_mem: 27MB
+    work_mem: 26MB
 comments:
-  description: The reasons as text, as the option O(matrixops.synapse_postgres.postgres_settings#module:comments) takes them.
+  description:
+    - The reasons as text, as the option O(matrixops.synapse_postgres.postgres_settings#module:comments) takes them. The first
+      line of each is the C(reason), the second one the C(source) and the C(context).
   returned: always
   type: dict
   sample:
-    shared_buffers: "25 % of the budget of 3686MB; more than 40 % is unlikely to help (manual, Memory)."
+    shared_buffers: |-
+      25 % of the budget (budget 3686MB).
+      Source: manual, Resource Consumption: 25 % is a good start, more than 40 % is unlikely to help. A change needs a restart.
 reasons:
   description:
-    - For each parameter its C(value), the C(reason) for it, and the C(context), which tells whether a C(reload) or a
-      C(restart) brings it into force.
+    - For each parameter its C(value), the C(rule) that it follows, the C(inputs) that the rule was fed with, the C(source) of
+      the rule, and the C(context), which tells whether a C(reload) or a C(restart) brings it into force. C(reason) is the rule
+      and its inputs as a line.
   returned: always
   type: dict
   sample:
     shared_buffers:
       value: 912MB
-      reason: "25 % of the budget of 3686MB; more than 40 % is unlikely to help (manual, Memory)."
+      rule: 25 % of the budget
+      inputs: {budget: 3686MB}
+      reason: 25 % of the budget (budget 3686MB).
+      source: "manual, Resource Consumption: 25 % is a good start, more than 40 % is unlikely to help"
       context: restart
 budget:
   description:
     - The division of the memory in bytes. C(available) is the share of C(memory); C(budget) is what remains of it after
-      C(system) and C(synapse); C(envelope) is the worst case and C(envelope_limit) what it may be.
+      C(system) and C(synapse), or the limit of the server's control group; C(envelope) is the worst case, in which C(queries) are
+      all uses of C(work_mem) and C(processes) what the server's processes take; C(envelope_limit) is what it may be.
   returned: always
   type: dict
   sample:
@@ -113,11 +139,23 @@ budget:
     synapse: 0
     budget: 3865470567
     shared_buffers: 956301312
+    wal_buffers: 16777216
     maintenance_work_mem: 241172480
     autovacuum_work_mem: 120586240
-    work_mem: 28311552
-    envelope: 3427794944
+    work_mem: 27262976
+    queries: 1799356416
+    processes: 65011712
+    envelope: 3440377856
     envelope_limit: 3478923510
+bar:
+  description: The division of the memory in the worst case, as lines of text.
+  returned: always
+  type: list
+  elements: str
+  sample:
+    - Memory 4096 MB, PostgreSQL's budget 3686 MB,
+    - "of which it takes 3281 MB in the worst case, 89 %:"
+    - "[ssssssBBBBBBBBBBBBBBmmmvvvvvqqqqqqqqqqqqqqqqqqqqqqqqp.......]"
 """
 
 import dataclasses
@@ -149,22 +187,31 @@ def main() -> None:
             cpus=dict(type="int"),
             storage=dict(type="str", choices=sorted(_tuning.STORAGE), default="ssd"),
             synapse_on_host=dict(type="bool", default=False),
+            synapse_processes=dict(type="int", default=1),
             server_version=dict(type="int", default=15),
+            data_directory=dict(type="path"),
+            settings=dict(type="dict", default={}),
         ),
         supports_check_mode=True,
     )
     params = dict(module.params)
+    own, folder, given = params.pop("settings"), params.pop("data_directory"), params["memory"]
     with told_to(module):
-        params["memory"] = memory(params["memory"])
+        params["memory"] = memory(given)
+        params["limit"] = _memory.limit(folder) if folder and given is None else None
         params["cpus"] = _memory.processors() if params["cpus"] is None else params["cpus"]
         host = _tuning.Host(**params)
-        found, budget = _tuning.settings(host), _tuning.divide(host)
+        found, budget = _tuning.settings(host, own), _tuning.divide(host, own)
+    excess = _tuning.excess(budget, own)
+    if excess:
+        module.warn(excess)
     module.exit_json(
         changed=False,
         settings={name: setting.value for name, setting in found.items()},
-        comments={name: setting.reason for name, setting in found.items()},
-        reasons={name: dataclasses.asdict(setting) for name, setting in found.items()},
+        comments={name: setting.comment for name, setting in found.items()},
+        reasons={name: {**dataclasses.asdict(setting), "reason": setting.reason} for name, setting in found.items()},
         budget=budget.parts(),
+        bar=_tuning.bar(budget),
     )
 
 

@@ -542,3 +542,39 @@ def test_each_role_serves_a_play_of_the_users(site, said):
         path.write_text(yaml.safe_dump([{"name": "Theirs", "hosts": "synapse", "gather_facts": False, "tasks": [task]}]))
         site.play(str(path), **alone)
     require_all_there(site, said, [])
+
+
+def test_a_server_that_others_run_is_tuned_as_far_as_they_let_us(site):
+    play = site.folder / "server.yml"
+    tasks = [{"name": "Server", "ansible.builtin.include_role": {"name": "matrixops.synapse_postgres.postgres_server"}}]
+    play.write_text(yaml.safe_dump([{"name": "Theirs", "hosts": "postgres", "gather_facts": False, "tasks": tasks}]))
+    told = {"postgres_server_memory": "2GB", "postgres_server_cpus": 2, "postgres_server_settings": {"max_wal_size": "3GB"}}
+    shown = ("25 % of the budget", "max_wal_size", "PostgreSQL's budget 1024 MB", "shared_buffers, wal_buffers")
+    values = "SELECT name, setting FROM pg_settings WHERE name IN ('work_mem', 'max_wal_size', 'shared_buffers') ORDER BY name"
+    before = site.cluster.rows(values)
+
+    # Without a word about its host, and without settings of the play's, nothing is set.
+    assert site.play(str(play)).changed == 0 and site.cluster.rows(values) == before
+    refused = site.play(str(play), fails=True, postgres_server_settings={"work_mem": "8MiB"})
+    assert not refused.missing("'MiB' is not a unit") and site.cluster.rows(values) == before
+    try:
+        foretold = site.play(str(play), "--check", **told)
+        assert foretold.changed == 1 and not foretold.missing(*shown) and site.cluster.rows(values) == before
+        done = site.play(str(play), **told)
+        assert done.changed == 1 and not done.missing(*shown, "Those who run it have to restart it")
+        # 2048 - 204.8 - 819.2 = 1024; 921.6 - 256 - 8 - 64 - 96 - 62 = 435.6, by 66
+        assert site.cluster.rows(values) == [("max_wal_size", "3072"), ("shared_buffers", before[1][1]), ("work_mem", "6720")]
+        again = site.play(str(play), **told)
+        assert again.changed == 0 and not again.missing("These settings wait for a restart", "shared_buffers")
+
+        site.cluster.rows("CREATE ROLE provided LOGIN PASSWORD 'provided'")
+        site.cluster.rows("ALTER SYSTEM RESET ALL")
+        site.cluster.set("work_mem", "")
+        login = {**site.cluster.login, "login_user": "provided", "login_password": "provided"}
+        listed = site.play(str(play), postgres_server_external_login=login, **told)
+        assert listed.changed == 0 and not listed.missing("25 % of the budget", "console", "work_mem = '6720kB'")
+        assert site.cluster.rows("SELECT count(*) FROM pg_file_settings WHERE sourcefile LIKE '%%auto.conf'") == [(0,)]
+    finally:
+        site.cluster.rows("ALTER SYSTEM RESET ALL")
+        site.cluster.rows("SELECT pg_reload_conf()")
+        site.cluster.rows("DROP ROLE IF EXISTS provided")

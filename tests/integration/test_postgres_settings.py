@@ -28,7 +28,7 @@ NUMBERS = [
     "random_page_cost", "autovacuum_vacuum_scale_factor", "geqo_threshold",
 ]  # fmt: skip
 
-MEMORY = ["512MB", "1GB", "2GB", "4GB", "8GB", "16GB", "32GB", "64GB"]
+MEMORY = ["512MB", "1GB", "2GB", "4GB", "8GB", "16GB", "32GB", "64GB", "256GB", "1TB"]
 
 
 def restart(cluster):
@@ -377,3 +377,195 @@ def test_a_server_starts_with_what_the_model_proposes(cluster, apply, run):
     assert (result["changed"], result["restart_required"]) == (False, False)
     for name, value in tuning["settings"].items():
         assert cluster.rows(f"SHOW {name}") == [(value,)]
+
+
+def test_the_table_shows_old_and_new_values_with_their_reasons_until_the_restart(cluster, apply):
+    settings = {"shared_buffers": "64MB", "work_mem": 8192, "max_wal_size": "1 GB", "bgwriter_delay": "200ms"}
+    comments = {"shared_buffers": "A quarter.\nAnd more.", "work_mem": "For sorts, " * 30}
+    foretold, done = apply(settings, check=True, comments=comments), apply(settings, comments=comments)
+    assert done["table"][0].split() == ["parameter", "old", "new", "needs", "reason"]
+    assert done["table"][1].split() == ["shared_buffers", "128MB", "64MB", "restart", "A", "quarter."]
+    assert done["table"][2].split()[:6] == ["work_mem", "4MB", "8MB", "For", "sorts,", "For"]
+    assert [len(line) for line in done["table"]][2] == 150 and done["table"][2].endswith("...")
+    assert done["changes"] == [
+        {"name": "shared_buffers", "old": "128MB", "new": "64MB", "waits": True},
+        {"name": "work_mem", "old": "4MB", "new": "8MB", "waits": False},
+    ]
+    assert [foretold[key] for key in ("table", "changes")] == [done[key] for key in ("table", "changes")]
+    for check in (True, False):
+        assert [one["name"] for one in apply(settings, check=check, comments=comments)["changes"]] == ["shared_buffers"]
+    restart(cluster)
+    assert apply(settings, comments=comments)["table"] == []
+    for check in (True, False):
+        back = {one["name"]: (one["old"], one["new"], one["waits"]) for one in apply({}, check=check)["changes"]}
+        assert back == {"shared_buffers": ("64MB", "128MB", True), "work_mem": ("8MB", "4MB", False)}
+
+
+def test_a_value_that_sessions_have_of_their_own_is_not_taken_for_the_servers(cluster, apply):
+    cluster.rows("ALTER DATABASE postgres SET work_mem = '33MB'")
+    try:
+        for check in (True, False):
+            changes = apply({"work_mem": "8MB", "DateStyle": "german"}, check=check)["changes"]
+            assert [(one["name"], one["old"], one["new"]) for one in changes] == [
+                ("DateStyle", "ISO, MDY", "german"),
+                ("work_mem", "4MB", "8MB"),
+            ]
+        assert apply({"work_mem": "8MB", "DateStyle": "german"})["changes"] == []
+    finally:
+        cluster.rows("ALTER DATABASE postgres RESET work_mem")
+
+
+def test_secrets_are_shown_nowhere_and_not_for_everybody_to_read(cluster, apply, file):
+    file.write_text("#archive_command = 'swordfish 1'\nprimary_conninfo = 'password=swordfish2'\n")
+    reload(cluster)
+    settings = {
+        "primary_conninfo": "password=swordfish3",
+        "restore_command": "swordfish4",
+        "my.secret": "swordfish5",
+        "geqo": True,
+    }
+    for check in (True, False):
+        result = apply(settings, check=check)
+        # The options of a task are its author's, and Ansible's own to show or hide.
+        told = {key: value for key, value in result.items() if key not in ("invocation", "output")}
+        assert "swordfish" not in str(told) and "primary_conninfo = (not shown)" in result["diff"]["after"], told
+        assert {one["name"]: one["new"] for one in result["changes"]}["primary_conninfo"] == "(not shown)"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640 and "swordfish3" in file.read_text()
+    file.unlink()
+    assert apply(settings)["changed"] and stat.S_IMODE(file.stat().st_mode) == 0o640
+    file.chmod(0o644)
+    refused = apply({**settings, "primary_conninfo": "changed", "timezone": "Nowhere"})
+    assert refused.get("failed") and stat.S_IMODE(file.stat().st_mode) == 0o644
+    assert "swordfish3" in file.read_text()
+
+
+def test_lists_are_compared_by_their_elements(cluster, apply):
+    assert apply({"shared_preload_libraries": "plpgsql"})["restart_required"]
+    restart(cluster)
+    for same in ("plpgsql", ' "plpgsql" '):
+        assert apply({"shared_preload_libraries": same})["restart_parameters"] == []
+    for wrong in ("a,,b", '"a', "a,"):
+        refused = apply({"shared_preload_libraries": wrong})
+        assert refused.get("failed") and "it is not a list" in refused["msg"]
+
+
+def test_what_is_larger_elsewhere_stays(cluster, apply, file):
+    with (cluster.data / "postgresql.conf").open("a") as stream:
+        stream.write("max_connections = 130\nmax_wal_size = 3GB\n")
+    reload(cluster)
+    number = len((cluster.data / "postgresql.conf").read_text().splitlines())
+    settings = {"max_connections": 120, "max_wal_size": "2048MB", "max_worker_processes": 4, "work_mem": "1MB"}
+    options = {"at_least": ["max_connections", "MAX_WAL_SIZE", "max_worker_processes", "temp_buffers"]}
+    expected = {
+        "max_connections": {"value": "130", "place": f"{cluster.data / 'postgresql.conf'}, line {number - 1}"},
+        "max_wal_size": {"value": "3GB", "place": f"{cluster.data / 'postgresql.conf'}, line {number}"},
+        "max_worker_processes": {"value": "8", "place": "the built-in default"},
+    }
+    for check, changed in ((True, True), (False, True), (True, False), (False, False)):
+        result = apply(settings, check=check, **options)
+        assert (result["kept"], result["changed"], result["overridden"]) == (expected, changed, {}), result
+        assert "max" not in result["settings_text"]
+    assert "max" not in file.read_text()
+    cluster.rows("ALTER SYSTEM SET max_worker_processes = 5")
+    reload(cluster)
+    for check in (True, False):
+        result = apply({"max_wal_size": "4GB", "max_worker_processes": 4}, check=check, **options)
+        assert list(result["kept"]) == ["max_worker_processes"] and result["kept"]["max_worker_processes"]["value"] == "5"
+        assert result["changed"] and "max_wal_size = '4GB'" in result["diff"]["after"]
+
+
+def test_what_the_command_line_gives_counts_as_elsewhere(cluster, apply):
+    cluster.stop()
+    with contextlib.ExitStack() as after:
+        after.callback(restart, cluster)
+        cluster._control("start", "-w", "-l", str(cluster.folder / "log"), "-o", "-c max_connections=140")
+        for check in (True, False):
+            result = apply({"max_connections": 120}, check=check, at_least=["max_connections"])
+            assert result["kept"] == {"max_connections": {"value": "140", "place": "the server's command line"}}
+            assert result["overridden"] == {}
+        result = apply({"max_connections": 150}, at_least=["max_connections"])
+        assert result["overridden"] and not result["kept"] and not result["table"]
+
+
+@pytest.mark.parametrize("names", [["geqo"], ["DateStyle"], ["max_conections"], ["an.extensions"]])
+def test_only_numbers_can_be_raised(apply, file, names):
+    for check in (True, False):
+        refused = apply({"work_mem": "6MB"}, check=check, at_least=names)
+        assert refused.get("failed") and not file.exists()
+        assert ("no number" in refused["msg"]) == (names != ["max_conections"]) and names[0] in refused["msg"]
+
+
+def test_the_file_that_the_server_came_up_with_is_kept_until_nothing_waits(cluster, apply, file):
+    copy = file.parent / f"{file.name}.before"
+    assert apply({"work_mem": "6MB"})["previous"] == "" and not copy.exists()
+    restart(cluster)
+    came_up_with = file.read_bytes()
+    file.chmod(0o640)
+    assert apply({"work_mem": "6MB", "shared_buffers": "64MB"}, check=True)["previous"] == str(copy) and not copy.exists()
+    first = apply({"work_mem": "6MB", "shared_buffers": "64MB"})
+    assert first["previous"] == str(copy) and copy.read_bytes() == came_up_with
+    mine, theirs = copy.stat(), file.stat()
+    assert (mine.st_mode, mine.st_uid, mine.st_gid) == (theirs.st_mode, theirs.st_uid, theirs.st_gid)
+    for check in (True, False):
+        second = apply({"work_mem": "7MB", "shared_buffers": "96MB"}, check=check)
+        assert second["previous"] == str(copy) and copy.read_bytes() == came_up_with, "there is one way back: to the start"
+    for check in (True, False):
+        again = apply({"work_mem": "7MB", "shared_buffers": "96MB"}, check=check)
+        assert (again["changed"], again["previous"]) == (False, str(copy))
+        assert again["diff"]["before"] == again["diff"]["after"]
+    refused = apply({"timezone": "Nowhere", "shared_buffers": "80MB"})
+    assert refused.get("failed") and copy.read_bytes() == came_up_with
+    assert apply({"work_mem": "6MB"}, check=True)["previous"] == "" and copy.exists()
+    assert apply({"work_mem": "6MB"})["previous"] == "" and not copy.exists()
+    assert file.read_bytes() == came_up_with
+
+
+def test_a_copy_of_an_earlier_start_is_stale(cluster, apply, file):
+    copy = file.parent / f"{file.name}.before"
+    apply({"shared_buffers": "64MB"})
+    assert copy.read_text() == "# Ansible managed (matrixops.synapse_postgres)\n", "there was no file"
+    restart(cluster)
+    came_up_with = file.read_bytes()
+    for check in (True, False):
+        assert apply({"shared_buffers": "96MB"}, check=check)["previous"] == str(copy)
+    assert copy.read_bytes() == came_up_with
+    restart(cluster)
+    unchanged = apply({"shared_buffers": "96MB"})
+    assert (unchanged["changed"], unchanged["previous"]) == (False, "") and not copy.exists()
+    refused = apply({"timezone": "Nowhere", "shared_buffers": "80MB"})
+    assert refused.get("failed") and sorted(path.name for path in file.parent.iterdir()) == [file.name]
+
+
+def test_a_run_that_was_killed_leaves_a_copy_that_is_right(cluster, apply, file):
+    """Between the copy and the file, and between the file and the server's reading of it."""
+    copy = file.parent / f"{file.name}.before"
+    apply({"shared_buffers": "64MB"})
+    restart(cluster)
+    came_up_with, ownership = file.read_bytes(), file.stat()
+    copy.write_bytes(came_up_with)
+    assert apply({"shared_buffers": "96MB"})["previous"] == str(copy) and copy.read_bytes() == came_up_with
+    apply({"shared_buffers": "64MB"})
+    copy.write_bytes(came_up_with)
+    file.write_bytes(came_up_with.replace(b"64MB", b"80MB"))
+    assert apply({"shared_buffers": "80MB"})["previous"] == str(copy) and copy.read_bytes() == came_up_with
+    # Who deletes the copy has no way back: what waits is not what the server came up with.
+    copy.unlink()
+    for check in (True, False):
+        assert apply({"shared_buffers": "96MB"}, check=check)["previous"] == ""
+    assert file.stat().st_uid == ownership.st_uid
+
+
+def test_a_server_that_does_not_start_comes_back_with_the_copy(cluster, apply, file):
+    result = apply({"shared_buffers": "6TB"})
+    assert result["restart_parameters"] == ["shared_buffers"] and result["previous"]
+    cluster.stop()
+    try:
+        with pytest.raises(RuntimeError):
+            cluster.start()
+    finally:
+        pathlib.Path(result["path"]).write_bytes(pathlib.Path(result["previous"]).read_bytes())
+        cluster.start()
+    assert cluster.rows("SHOW shared_buffers") == [("128MB",)]
+    result = apply({})
+    assert not result["restart_required"] and result["previous"] == ""
+    assert [path.name for path in file.parent.iterdir()] == [file.name]

@@ -55,6 +55,16 @@ def laid_out(root, files):
             },
             4096,
         ),
+        # what a group is slowed down above, and a hybrid host with version 2 beside version 1
+        (
+            {
+                "proc/self/cgroup": "0::/a\n",
+                "sys/fs/cgroup/a/memory.max": "3000\n",
+                "sys/fs/cgroup/a/memory.high": "2500\n",
+            },
+            2500,
+        ),
+        ({"proc/self/cgroup": "3:memory:/\n0::/a\n", "sys/fs/cgroup/unified/a/memory.max": "5000\n"}, 5000),
         # another group's limit is not ours
         ({"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/b/memory.max": "2000\n"}, 8192000000),
     ],
@@ -66,6 +76,76 @@ def test_the_least_of_the_host_and_the_limits(tmp_path, files, expected):
 def test_a_host_that_does_not_tell(tmp_path):
     with pytest.raises(Refusal, match="option memory"):
         _memory.usable(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, None),
+        ({"data/postmaster.pid": "77\n/var/lib/postgresql\n"}, None),
+        ({"data/postmaster.pid": "77\n", "proc/77/cgroup": "0::/system.slice/pg.service\n"}, None),
+        (
+            {
+                "data/postmaster.pid": "77\n/var/lib/postgresql\n",
+                "proc/77/cgroup": "0::/system.slice/pg.service\n",
+                "sys/fs/cgroup/system.slice/pg.service/memory.max": "2000\n",
+                "sys/fs/cgroup/system.slice/memory.max": "max\n",
+            },
+            2000,
+        ),
+        (
+            {
+                "data/postmaster.pid": "77\n",
+                "proc/77/cgroup": "4:memory:/pg\n",
+                "sys/fs/cgroup/memory/pg/memory.limit_in_bytes": "1500\n",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": V1_UNLIMITED,
+            },
+            1500,
+        ),
+        # our own group's limit is not the server's
+        (
+            {
+                "data/postmaster.pid": "77\n",
+                "proc/77/cgroup": "0::/pg\n",
+                "proc/self/cgroup": "0::/user\n",
+                "sys/fs/cgroup/user/memory.max": "1000\n",
+            },
+            None,
+        ),
+        ({"data/postmaster.pid": "not a number\n"}, None),
+    ],
+)
+def test_the_limit_of_a_running_server(tmp_path, files, expected):
+    assert _memory.limit(str(tmp_path / "data"), laid_out(tmp_path, files)) == expected
+
+
+@pytest.mark.parametrize(
+    ("files", "quota"),
+    [
+        ({"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/cpu.max": "100000 100000\n"}, 1),
+        ({"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/cpu.max": "50000 100000\n"}, 1),
+        ({"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/cpu.max": "150000 100000\n"}, 2),
+        ({"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/cpu.max": "max 100000\n"}, 9999),
+        (
+            {
+                "proc/self/cgroup": "2:cpu,cpuacct:/x\n",
+                "sys/fs/cgroup/cpu,cpuacct/x/cpu.cfs_quota_us": "100000\n",
+                "sys/fs/cgroup/cpu,cpuacct/x/cpu.cfs_period_us": "100000\n",
+            },
+            1,
+        ),
+        (
+            {
+                "proc/self/cgroup": "2:cpu:/\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+            },
+            9999,
+        ),
+    ],
+)
+def test_a_quota_of_processors(tmp_path, files, quota):
+    assert _memory.processors(laid_out(tmp_path, files)) == min(quota, len(os.sched_getaffinity(0)))
 
 
 def test_this_host():

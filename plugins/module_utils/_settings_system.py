@@ -1,0 +1,350 @@
+# Copyright: the matrixops.synapse_postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The settings by ALTER SYSTEM, for servers whose files are out of reach: what the role may set, and a way back from each.
+
+A role that is no superuser may set single parameters since PostgreSQL 15 (GRANT ALTER SYSTEM ON PARAMETER), and the roles that
+providers hand out as administrators may often set none. What it may not do is left to people, and nothing fails because of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _settings, _settings_change
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+
+try:
+    import psycopg2
+    from psycopg2 import sql
+except ImportError:
+    pass
+
+# Where the server keeps what ALTER SYSTEM sets: in its data directory.
+_AUTO = "postgresql.auto.conf"
+
+# has_parameter_privilege() is there from 15 on, and ALTER SYSTEM for parameters that the server does not know from 17 on.
+_PRIVILEGES, _UNKNOWN_ALLOWED = 150000, 170000
+
+_DENIED = "42501"
+
+NOT_PERMITTED = "not permitted"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rights:
+    """What our role may do: be a ``superuser``, ``reload`` the server, read pg_file_settings (``files``) and a file's ``age``.
+
+    ``allowed`` is whether the server lets anybody use ALTER SYSTEM (allow_alter_system, 17 and later).
+    """
+
+    superuser: bool
+    reload: bool
+    files: bool
+    age: bool
+    allowed: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class _View:
+    """What is seen of the server: the ``known`` parameters, its files' ``lines``, None where our role may not see them.
+
+    ``path`` is the file of ALTER SYSTEM, empty where it is not seen or sets nothing.
+    """
+
+    known: dict
+    lines: list | None
+    path: str
+    unknown: dict
+
+    def row(self, name: str) -> dict | None:
+        return self.known.get(name.lower())
+
+    def text(self, name: str) -> str | None:
+        """Return what the files give to the parameter; where they are not seen, its running value."""
+        row = self.row(name)
+        if self.lines is None:
+            return row["setting"] if row else self.unknown.get(name)
+        line = _settings.elsewhere(row or {"name": name}, self.lines, None)
+        return line["setting"] if line else None
+
+    def own(self, name: str) -> str | None:
+        """Return what ALTER SYSTEM has set the parameter to, valid or not; None for nothing, or nothing that is seen."""
+        ours = [line for line in self.lines or [] if self.path and _settings.same_file(line["sourcefile"], self.path)]
+        found = [line["setting"] for line in ours if (line["name"] or "").lower() == name.lower()]
+        return found[-1] if found else None
+
+    def beneath(self, name: str) -> str | None:
+        """Return what the files other than ALTER SYSTEM's give to the parameter, None for nothing, or nothing that is seen."""
+        line = _settings.elsewhere(self.row(name) or {"name": name}, self.lines or [], self.path)
+        return line["setting"] if line else None
+
+    def concealed(self, name: str) -> bool:
+        """Tell whether our role cannot see what the files give to the parameter, because another value runs here."""
+        row = self.row(name)
+        if self.lines is not None or row is None:
+            return False
+        return row["pending_restart"] or row["source"] in ("command line", *_settings_change.OF_SESSIONS)
+
+    def met(self, name: str, text: str) -> bool:
+        """Tell whether the files already give ``text`` to the parameter; None of them do where the default does."""
+        row, now = self.row(name), self.text(name)
+        if self.lines is not None and now is None and row is not None:
+            return _settings_change.alike(row, row["boot_val"], text) or (
+                row["source"] == "default" and not _settings.differs(row, text)
+            )
+        if self.lines is None and row is not None:
+            return not _settings.differs(row, text)
+        return _settings_change.alike(row, now, text)
+
+
+def _rights(cursor) -> _Rights:
+    cursor.execute(
+        "SELECT rolsuper, has_function_privilege('pg_catalog.pg_reload_conf()', 'EXECUTE'),"
+        " has_table_privilege('pg_catalog.pg_file_settings', 'SELECT')"
+        " AND has_function_privilege('pg_catalog.pg_show_all_file_settings()', 'EXECUTE'),"
+        " has_function_privilege('pg_catalog.pg_stat_file(text, boolean)', 'EXECUTE'),"
+        " coalesce(current_setting('allow_alter_system', true), 'on') = 'on'"
+        " FROM pg_catalog.pg_roles WHERE rolname = current_user"
+    )
+    return _Rights(*cursor.fetchone())
+
+
+def _permitted(cursor, rights: _Rights, names: list[str]) -> set[str]:
+    """Return those of ``names`` that our role may set by ALTER SYSTEM."""
+    if rights.superuser or not rights.allowed:
+        return set(names if rights.allowed else ())
+    if cursor.connection.server_version < _PRIVILEGES:
+        return set()
+    cursor.execute(
+        "SELECT name FROM unnest(%s::text[]) AS name WHERE has_parameter_privilege(current_user, name, 'ALTER SYSTEM')",
+        (list(names),),
+    )
+    return {name for (name,) in cursor.fetchall()}
+
+
+def _secluded(cursor, known: dict, names: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Return those of ``names`` that the server has and keeps from our role, and the values of those that it shows by name only.
+
+    The latter are parameters that no loaded extension has declared, of which pg_settings does not tell.
+    """
+    kept_away, unknown = [], {}
+    for name in names:
+        if name.lower() in known or "\0" in name:
+            continue
+        try:
+            cursor.execute("SELECT current_setting(%s, true)", (name,))
+            (value,) = cursor.fetchone()
+        except psycopg2.Error as error:
+            if error.pgcode == _DENIED:
+                kept_away.append(name)
+            continue
+        if value is not None:
+            unknown[name] = value
+    return kept_away, unknown
+
+
+def _view(rights: _Rights, cursor, known: dict, unknown: dict) -> _View:
+    lines = _settings.lines_alone(cursor) if rights.files else None
+    places = [row["sourcefile"] for row in known.values()] + [line["sourcefile"] for line in lines or []]
+    path = next((place for place in places if place and os.path.basename(place) == _AUTO), "")
+    if lines is not None:
+        _settings.require_readable(lines, "")
+    return _View(known, lines, path, unknown)
+
+
+def _actions(view: _View, wishes: dict, kept: dict) -> dict[str, str | None]:
+    """Return ``{name: text}`` for what has to be set to be as wished, and None for what has to be reset.
+
+    A parameter that is ``kept`` larger by another file has to lose what ALTER SYSTEM gives it.
+    """
+    found = {}
+    for name, text in wishes.items():
+        row = view.row(name)
+        if name in kept:
+            ours = view.own(name) is not None if view.lines is not None else _from(row, view.path)
+            if ours and (view.lines is None or not _settings_change.alike(row, view.own(name), view.beneath(name))):
+                found[name] = None
+        elif not view.concealed(name) and not view.met(name, text):
+            empty = name in _settings.LISTS and not _settings.elements(name, text)
+            found[name] = None if empty else text
+            if empty and (view.lines is None or view.beneath(name) or row["boot_val"]):
+                raise Refusal(
+                    f"ALTER SYSTEM cannot give {name} an empty list: the server would write a list of one empty name.",
+                    "Leave it out of the settings, and remove its value from the configuration file.",
+                )
+    return found
+
+
+def _from(row: dict, path: str) -> bool:
+    return bool(path) and _settings.same_file(row["sourcefile"], path)
+
+
+def _statement(name: str, text: str | None):
+    """Return the ALTER SYSTEM that sets the parameter to ``text``, or resets it.
+
+    The server puts quotes around each value for a parameter of LISTS: a list in one value would be a list of one name.
+    """
+    if text is None:
+        return sql.SQL("ALTER SYSTEM RESET {}").format(sql.Identifier(name))
+    values = _settings.elements(name, text) if name in _settings.LISTS else [text]
+    return sql.SQL("ALTER SYSTEM SET {} = {}").format(sql.Identifier(name), sql.SQL(", ").join(map(sql.Literal, values)))
+
+
+def _hush(cursor) -> None:
+    """Keep the statements of this session out of the server's log and statistics; for superusers."""
+    cursor.execute(
+        "SET log_statement = 'none'; SET log_min_duration_statement = -1; SET log_min_error_statement = 'panic';"
+        " SET log_duration = off; SET log_min_duration_sample = -1; SET log_transaction_sample_rate = 0;"
+        " SELECT set_config('pg_stat_statements.track_utility', 'off', false)"
+    )
+
+
+def _alter(cursor, view: _View, actions: dict[str, str | None]) -> None:
+    """Carry ``actions`` out; when the server refuses one, put the others back, and Refusal in its words."""
+    done: list[str] = []
+    for name, text in actions.items():
+        try:
+            if view.row(name) is None and text is not None and cursor.connection.server_version < _UNKNOWN_ALLOWED:
+                # A session that has the parameter may set it for all.
+                cursor.execute(sql.SQL("SET {} = {}").format(sql.Identifier(name), sql.Literal(text)))
+            cursor.execute(_statement(name, text))
+        except psycopg2.Error as error:
+            left = _put_back(cursor, view, done)
+            words = " ".join(str(error).split())
+            if text and _settings.secret(name, view.row(name)):
+                text, words = _settings.NOT_SHOWN, words.replace(text, _settings.NOT_SHOWN)
+            raise Refusal(
+                f"The server does not take ALTER SYSTEM for the parameter {name} with the value {text!r}: {words}.",
+                f"Correct the value; {left}.",
+            ) from error
+        done.append(name)
+
+
+def _put_back(cursor, view: _View, done: list[str]) -> str:
+    """Give the parameters that are ``done`` the value back that ALTER SYSTEM had for them; tell how that went."""
+    failed = []
+    for name in reversed(done):
+        try:
+            cursor.execute(_statement(name, view.own(name)))
+        except (psycopg2.Error, ValueError):
+            failed.append(name)
+    return f"these parameters keep their new value: {', '.join(failed)}" if failed else "nothing was changed"
+
+
+def _unloaded(cursor, rights: _Rights, view: _View, wishes: dict) -> bool:
+    """Tell whether a run that was interrupted set one of ``wishes``, and the server has not loaded it.
+
+    The file's age is in whole seconds, and so younger than it seems: the values have a say too.
+    """
+    if view.lines is None or not rights.age:
+        return False
+    cursor.execute(
+        "SELECT (pg_catalog.pg_stat_file(%s, true)).modification >= date_trunc('second', pg_catalog.pg_conf_load_time())",
+        (_AUTO,),
+    )
+    if not cursor.fetchone()[0]:
+        return False
+    rows = [(view.row(name), view.own(name)) for name in wishes]
+    return any(
+        row
+        and text is not None
+        and not row["pending_restart"]
+        and row["source"] not in ("command line", *_settings_change.OF_SESSIONS)
+        and _settings_change.alike(row, text, view.text(row["name"]))
+        and _settings.differs(row, text)
+        for row, text in rows
+    )
+
+
+def _carried_out(cursor, rights: _Rights, view: _View, actions: dict) -> None:
+    if rights.superuser and any(_settings.secret(name, view.row(name)) for name in actions):
+        _hush(cursor)
+    _alter(cursor, view, actions)
+    if rights.reload and not _connection.reload(cursor):
+        left = _put_back(cursor, view, list(actions))
+        raise Refusal(
+            f"The server did not load its configuration within {_connection.RELOAD_SECONDS} seconds.",
+            f"See the server's log for the reason; {left}.",
+        )
+
+
+def _awaiting(view: _View, now: dict, wishes: dict, after: dict, actions: dict, foretold: bool) -> list[str]:
+    """Return the parameters of ``wishes``, sorted, that wait for a restart: what we set, and what others had set before."""
+    set_now = {name: text for name, text in after.items() if name in actions}
+    others = {name: text for name, text in after.items() if name not in actions}
+    found = set(_settings_change.awaiting_restart(now, set_now, foretold))
+    found.update(_settings_change.awaiting_restart(now, others, False))
+    found.update(name for name in wishes if view.concealed(name) and view.row(name)["pending_restart"])
+    return sorted(found)
+
+
+def _difference(view: _View, actions: dict[str, str | None]) -> dict:
+    """Return the diff of what ALTER SYSTEM has for the parameters of ``actions``; the running value where that is not seen."""
+    before = {name: view.own(name) if view.lines is not None else view.text(name) for name in actions}
+    texts = [
+        _settings.hidden(view.known, _settings.assignments({name: text for name, text in side.items() if text is not None}, {}))
+        for side in (before, actions)
+    ]
+    return {"before_header": "ALTER SYSTEM", "after_header": "ALTER SYSTEM", "before": texts[0], "after": texts[1]}
+
+
+def step(module, cursor) -> dict:
+    """Bring the server to the wished state, or foretell it; return the result of the module postgres_settings."""
+    rights, known, comments = _rights(cursor), _settings.parameters(cursor), module.params["comments"]
+    given = {str(name): value for name, value in module.params["settings"].items()}
+    kept_away, unknown = _secluded(cursor, known, list(given))
+    wishes = _settings.wished(known, {name: value for name, value in given.items() if name not in kept_away})
+    at_least = _settings_change.only_raised(known, module.params["at_least"])
+    view = _view(rights, cursor, known, unknown)
+    kept = _settings_change.larger_elsewhere(known, view.lines, wishes, at_least, view.path)
+    wanted = _actions(view, wishes, kept)
+    permitted = _permitted(cursor, rights, list(wanted))
+    actions = {name: text for name, text in wanted.items() if name in permitted}
+    not_permitted = sorted([name for name in wanted if name not in permitted] + kept_away)
+    unloaded = _unloaded(cursor, rights, view, wishes)
+    changed, now = bool(actions) or (unloaded and rights.reload), known
+    if changed and not module.check_mode:
+        _carried_out(cursor, rights, view, actions)
+        now = _settings.parameters(cursor)
+    reload_required = (bool(actions) or unloaded) and (module.check_mode or not rights.reload)
+    before = {name: view.text(name) for name in wishes}
+    after = {**before, **{name: view.beneath(name) if text is None else text for name, text in actions.items()}}
+    # What waits and is not seen is most likely ours, of the run before.
+    after.update({name: text for name, text in wishes.items() if view.concealed(name) and view.row(name)["pending_restart"]})
+    waiting = _awaiting(view, now, wishes, after, actions, reload_required)
+    changes = _settings_change.changes(known, before, after, waiting, unloaded)
+    left = {**wanted, **{name: _settings.spelt(name, None, given[name]) for name in kept_away}}
+    shown = {one["name"]: one for one in changes + _denied(view, not_permitted, left)}
+    texts = {**wishes, **{name: left[name] for name in kept_away}}
+    text = _settings.render({name: text for name, text in sorted(texts.items()) if name not in kept}, comments)
+    return {
+        "changed": changed,
+        "path": "",
+        "previous": "",
+        "restart_required": bool(waiting),
+        "restart_parameters": waiting,
+        "reload_required": reload_required,
+        "overridden": {
+            name: _settings.COMMAND_LINE
+            for name in wishes
+            if name not in kept and (view.row(name) or {}).get("source") == "command line"
+        },
+        "kept": kept,
+        "not_permitted": not_permitted,
+        "not_visible": sorted(name for name in wishes if name not in kept and view.concealed(name)),
+        "changes": changes,
+        "table": _settings_change.table(
+            [shown[name] for name in sorted(shown)], dict.fromkeys(not_permitted, NOT_PERMITTED), comments
+        ),
+        "settings_text": _settings.hidden(known, text),
+        "diff": _difference(view, actions),
+    }
+
+
+def _denied(view: _View, names: list[str], wanted: dict) -> list[dict]:
+    """Return what people have to set, as changes() does: the ``wanted`` values of ``names``, which we may not set."""
+    found = [_settings_change.change(name, view.row(name), view.text(name), wanted[name], False) for name in names]
+    return [one if view.row(one["name"]) else {**one, "old": _settings.NOT_SHOWN} for one in found]
