@@ -10,8 +10,18 @@ import contextlib
 import dataclasses
 import os
 import pwd
+import sys
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+
+_BECOME = """
+import os, sys
+user, group, groups, program, *words = sys.argv[1:]
+os.setgroups([int(number) for number in groups.split(",")])
+os.setgid(int(group))
+os.setuid(int(user))
+os.execv(program, [program, *words])
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,12 +33,15 @@ class Account:
     groups: tuple[int, ...]
     home: str
 
-    def enter(self) -> None:
-        """Become the account for good: for a child process of root's."""
-        if os.geteuid() == 0:
-            os.setgroups(self.groups)
-            os.setgid(self.group)
-            os.setuid(self.user)
+    def command(self, words: list[str]) -> list[str]:
+        """Return the command that runs the program ``words`` as the account.
+
+        Root has it run by a Python that becomes the account first: subprocess's own ``user`` came with Python 3.9.
+        """
+        if os.geteuid() != 0:
+            return words
+        numbers = [str(self.user), str(self.group), ",".join(map(str, self.groups))]
+        return [sys.executable, "-I", "-S", "-c", _BECOME, *numbers, *words]
 
 
 def named(name: str) -> Account:

@@ -229,14 +229,13 @@ def _ask(server: Server, account: _account.Account, folder: str, name: str, root
     ours = ["-D", folder, *(word for key, value in ours.items() for word in ("-c", f"{key}={value}")), "-C", name]
     try:
         done = subprocess.run(
-            [program, *words, *ours],
+            account.command([program, *words, *ours]),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             errors="replace",
             env={key: value for key, _sign, value in variables},
             cwd="/",
-            preexec_fn=account.enter,  # its argument `user` is newer than the Python of some hosts
             timeout=60,
             check=False,
         )

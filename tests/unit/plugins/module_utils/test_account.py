@@ -41,11 +41,16 @@ def test_another_user_makes_files_and_we_are_back_afterwards(tmp_path):
     assert ourselves() == before and _account.owner(str(tmp_path / "made")) == account
 
 
-def test_a_child_process_becomes_another_user_for_good():
+def test_a_program_runs_as_another_user_with_its_words_and_nothing_of_ours():
     needs.root()
     account, before = _account.named("nobody"), ourselves()
-    done = subprocess.run(["id", "-u"], preexec_fn=account.enter, capture_output=True, text=True, check=True)
-    assert int(done.stdout) == account.user and ourselves() == before
+    program = "import os, sys; print(os.getresuid(), os.getresgid(), os.getgroups(), sys.argv[1:])"
+    words = ["/usr/bin/python3", "-c", program, "it's", "", "-c"]
+    done = subprocess.run(account.command(words), env={}, capture_output=True, text=True, check=True)
+    ids = ((account.user,) * 3, (account.group,) * 3, list(account.groups), words[3:])
+    assert done.stdout == f"{' '.join(map(str, ids))}\n" and ourselves() == before
+    with _account.acting(account):
+        assert account.command(words) == words
 
 
 def test_who_is_not_here_cannot_be_meant(tmp_path):
