@@ -81,12 +81,17 @@ class _View:
         line = _settings.elsewhere(self.row(name) or {"name": name}, self.lines or [], self.path)
         return line["setting"] if line else None
 
+    def fixed(self, name: str) -> bool:
+        """Tell whether the server's command line gives the parameter its value."""
+        row = self.row(name)
+        return row is not None and row["source"] == "command line"
+
     def concealed(self, name: str) -> bool:
         """Tell whether our role cannot see what the files give to the parameter, because another value runs here."""
         row = self.row(name)
         if self.lines is not None or row is None:
             return False
-        return row["pending_restart"] or row["source"] in ("command line", *_settings_change.OF_SESSIONS)
+        return row["pending_restart"] or self.fixed(name) or row["source"] in _settings_change.OF_SESSIONS
 
     def met(self, name: str, text: str) -> bool:
         """Tell whether the files already give ``text`` to the parameter; None of them do where the default does."""
@@ -247,16 +252,13 @@ def _unloaded(cursor, rights: _Rights, view: _View, wishes: dict) -> bool:
     )
     if not cursor.fetchone()[0]:
         return False
-    rows = [(view.row(name), view.own(name)) for name in wishes]
-    return any(
-        row
-        and text is not None
-        and not row["pending_restart"]
-        and row["source"] not in ("command line", *_settings_change.OF_SESSIONS)
-        and _settings_change.alike(row, text, view.text(row["name"]))
-        and _settings.differs(row, text)
-        for row, text in rows
-    )
+    for name in wishes:
+        row, text = view.row(name), view.text(name)
+        text = row["boot_val"] if row and text is None else text
+        hidden = row is None or view.fixed(name) or row["source"] in _settings_change.OF_SESSIONS
+        if not hidden and text is not None and not row["pending_restart"] and _settings.differs(row, text):
+            return True
+    return False
 
 
 def _carried_out(cursor, rights: _Rights, view: _View, actions: dict) -> None:
@@ -327,11 +329,7 @@ def step(module, cursor) -> dict:
         "restart_required": bool(waiting),
         "restart_parameters": waiting,
         "reload_required": reload_required,
-        "overridden": {
-            name: _settings.COMMAND_LINE
-            for name in wishes
-            if name not in kept and (view.row(name) or {}).get("source") == "command line"
-        },
+        "overridden": {name: _settings.COMMAND_LINE for name in wishes if name not in kept and view.fixed(name)},
         "kept": kept,
         "not_permitted": not_permitted,
         "not_visible": sorted(name for name in wishes if name not in kept and view.concealed(name)),
