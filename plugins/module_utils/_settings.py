@@ -168,7 +168,7 @@ def hidden(known: dict, text: str) -> str:
         name = line["name"]
         return f"{line['start']}{NOT_SHOWN}" if secret(name, known.get(name.lower())) else line[0]
 
-    return re.sub(r"(?m)^(?P<start>[\t #]*(?P<name>[\w$.]+)(?:[\t ]*=[\t ]*|[\t ]+))\S[^\n]*$", masked, text)
+    return re.sub(r"(?m)^(?P<start>[\t #]*(?P<name>[\w$.]+)(?:[\t ]*=[\t ]*|[\t ]+(?!=)))\S[^\n]*$", masked, text)
 
 
 def differs(row: dict, text: str) -> bool:
