@@ -2,8 +2,13 @@
 """postgres_settings against real servers: what is in force, what waits for a restart, what is refused and put back."""
 
 import contextlib
+import json
+import os
 import pathlib
+import signal
 import stat
+import subprocess
+import sys
 
 import pytest
 
@@ -28,6 +33,41 @@ NUMBERS = [
 ]  # fmt: skip
 
 MEMORY = ["512MB", "1GB", "2GB", "4GB", "8GB", "16GB", "32GB", "64GB", "256GB", "1TB"]
+
+
+# Runs the module as support/modules.py does, and dies before its n-th step in the folder of settings.
+KILLED = """
+import os, runpy, signal, sys
+from ansible.module_utils import basic
+folder, left = sys.argv[1], int(sys.argv[2])
+def dying(call):
+    def step(*words, **keywords):
+        global left
+        if any(folder in os.fsdecode(word) for word in words if isinstance(word, (str, bytes))):
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return call(*words, **keywords)
+    return step
+for name in ("open", "replace", "rename", "chmod", "chown", "unlink"):
+    setattr(os, name, dying(getattr(os, name)))
+basic._ANSIBLE_ARGS, basic._ANSIBLE_PROFILE = sys.stdin.buffer.read(), "legacy"
+runpy.run_module("ansible_collections.matrixops.synapse_postgres.plugins.modules.postgres_settings", run_name="__main__")
+"""
+
+
+def killed(cluster, settings, steps):
+    """Run the module and kill it before its step number ``steps``; tell whether it had one."""
+    arguments = {"ANSIBLE_MODULE_ARGS": {**cluster.login, "settings": settings}}
+    collections = pathlib.Path(__file__).parents[2] / ".cache" / "collections"
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(cluster.data / "conf.d"), str(steps)],
+        input=json.dumps(arguments).encode(),
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(collections)},
+        check=False,
+    )
+    return done.returncode == -signal.SIGKILL
 
 
 @pytest.fixture
@@ -539,6 +579,21 @@ def test_a_run_that_was_killed_leaves_a_copy_that_is_right(cluster, apply, file)
     for check in (True, False):
         assert apply({"shared_buffers": "96MB"}, check=check)["previous"] == ""
     assert file.stat().st_uid == ownership.st_uid
+
+
+def test_wherever_a_run_is_killed_the_way_back_is_there(cluster, apply, file):
+    copy = file.parent / f"{file.name}.before"
+    apply({"shared_buffers": "64MB"})
+    cluster.restart()
+    apply({"shared_buffers": "64MB"})
+    came_up_with, steps = file.read_bytes(), 1
+    while killed(cluster, {"shared_buffers": "96MB"}, steps):
+        assert came_up_with in (file.read_bytes(), copy.exists() and copy.read_bytes()), steps
+        assert not copy.exists() or copy.read_bytes() == came_up_with
+        assert apply({"shared_buffers": "80MB"})["previous"] == str(copy) and copy.read_bytes() == came_up_with, steps
+        assert apply({"shared_buffers": "64MB"})["previous"] == "" and not copy.exists(), steps
+        steps += 1
+    assert steps > 5 and copy.read_bytes() == came_up_with != file.read_bytes()
 
 
 def test_a_server_that_does_not_start_comes_back_with_the_copy(cluster, apply, file):

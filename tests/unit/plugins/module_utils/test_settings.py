@@ -249,5 +249,6 @@ def test_secrets_are_hidden_and_nothing_else():
     )
     assert _settings.hidden(known, text) == (
         "# archive_command = (not shown)\n#primary_conninfo=(not shown)\n  restore_command (not shown)\n"
-        "my.password = (not shown)\nDateStyle = 'iso'\npassword_encryption = md5\ninclude 'x.conf'\nssl_passphrase_command =\n# A comment.\n"
+        "my.password = (not shown)\nDateStyle = 'iso'\npassword_encryption = md5\ninclude 'x.conf'\n"
+        "ssl_passphrase_command =\n# A comment.\n"
     )
