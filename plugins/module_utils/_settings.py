@@ -269,7 +269,7 @@ def require_accepted(known: dict, lines: list[dict], path: str) -> None:
             named = line["name"] or "the line"
             value, words = repr(line["setting"]), line["words"]
             if line["setting"] and secret(named, row):
-                value, words = NOT_SHOWN, words.replace(line["setting"], NOT_SHOWN)
+                value, words = NOT_SHOWN, words.replace(" ".join(line["setting"].split()), NOT_SHOWN)
             raise Refusal(
                 f"The server does not take {named} = {value} in {path}: {words}",
                 "Correct the value; nothing was changed.",

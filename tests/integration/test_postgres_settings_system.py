@@ -90,6 +90,25 @@ def test_a_role_sets_what_it_was_granted_and_the_rest_is_told(cluster, apply, gr
     assert not any(last[key] for key in ("changed", "not_permitted", "not_visible", "restart_required", "table")), last
 
 
+def test_a_bad_value_of_what_the_role_may_not_see_is_refused_before_anything_is_set(cluster, apply, granted):
+    granted("ALTER SYSTEM ON PARAMETER work_mem")
+    before = auto(cluster)
+    for check in (True, False):
+        refused = apply({"work_mem": "6MB", "shared_preload_libraries": ["plpgsql"]}, check=check, **LOGIN)
+        assert refused.get("failed") and "list for a value" in refused["msg"] and auto(cluster) == before, refused
+
+
+def test_an_error_in_a_file_that_stops_every_reload_is_named(cluster, apply):
+    broken = cluster.data / "conf.d" / "20-broken.conf"
+    broken.write_text("\nwork_mem = 1 2\n")
+    try:
+        for check in (True, False):
+            refused = apply({"work_mem": "6MB"}, check=check)
+            assert refused.get("failed") and f"{broken}, line 2: syntax error" in refused["msg"] and auto(cluster) == []
+    finally:
+        broken.unlink()
+
+
 def test_a_role_that_may_not_reload_says_that_it_is_required(cluster, apply, granted):
     granted("ALTER SYSTEM ON PARAMETER work_mem, shared_buffers")
     result = apply({"work_mem": "6MB", "shared_buffers": "64MB"}, **LOGIN)
