@@ -168,7 +168,7 @@ def hidden(known: dict, text: str) -> str:
         name = line["name"]
         return f"{line['start']}{NOT_SHOWN}" if secret(name, known.get(name.lower())) else line[0]
 
-    return re.sub(r"(?m)^(?P<start>[\t #]*(?P<name>[\w$.]+)(?:[\t ]*=[\t ]*|[\t ]+))\S[^\n]*$", masked, text)
+    return re.sub(r"(?m)^(?P<start>[\t #]*(?P<name>[\w$.]+)(?:[\t ]*=[\t ]*|[\t ]+(?!=)))\S[^\n]*$", masked, text)
 
 
 def differs(row: dict, text: str) -> bool:
@@ -269,7 +269,7 @@ def require_accepted(known: dict, lines: list[dict], path: str) -> None:
             named = line["name"] or "the line"
             value, words = repr(line["setting"]), line["words"]
             if line["setting"] and secret(named, row):
-                value, words = NOT_SHOWN, words.replace(line["setting"], NOT_SHOWN)
+                value, words = NOT_SHOWN, words.replace(" ".join(line["setting"].split()), NOT_SHOWN)
             raise Refusal(
                 f"The server does not take {named} = {value} in {path}: {words}",
                 "Correct the value; nothing was changed.",

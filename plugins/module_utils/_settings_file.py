@@ -100,7 +100,7 @@ def _written(module, path: str, before: bytes | None, after: bytes, private: boo
     except BaseException:
         if _content(path) != before:
             _write(module, path, before)
-        if mode is not None:
+        if mode is not None and stat.S_IMODE(os.stat(path).st_mode) != mode:
             os.chmod(path, mode)
         if keep:
             os.unlink(_copy(path))

@@ -81,12 +81,17 @@ class _View:
         line = _settings.elsewhere(self.row(name) or {"name": name}, self.lines or [], self.path)
         return line["setting"] if line else None
 
+    def fixed(self, name: str) -> bool:
+        """Tell whether the server's command line gives the parameter its value."""
+        row = self.row(name)
+        return row is not None and row["source"] == "command line"
+
     def concealed(self, name: str) -> bool:
         """Tell whether our role cannot see what the files give to the parameter, because another value runs here."""
         row = self.row(name)
         if self.lines is not None or row is None:
             return False
-        return row["pending_restart"] or row["source"] in ("command line", *_settings_change.OF_SESSIONS)
+        return row["pending_restart"] or self.fixed(name) or row["source"] in _settings_change.OF_SESSIONS
 
     def met(self, name: str, text: str) -> bool:
         """Tell whether the files already give ``text`` to the parameter; None of them do where the default does."""
@@ -205,22 +210,32 @@ def _hush(cursor) -> None:
 def _alter(cursor, view: _View, actions: dict[str, str | None]) -> None:
     """Carry ``actions`` out; when the server refuses one, put the others back, and Refusal in its words."""
     done: list[str] = []
-    for name, text in actions.items():
-        try:
+    try:
+        for name, text in actions.items():
+            done.append(name)
             if view.row(name) is None and text is not None and cursor.connection.server_version < _UNKNOWN_ALLOWED:
                 # A session that has the parameter may set it for all.
                 cursor.execute(sql.SQL("SET {} = {}").format(sql.Identifier(name), sql.Literal(text)))
             cursor.execute(_statement(name, text))
-        except psycopg2.Error as error:
-            left = _put_back(cursor, view, done)
-            words = " ".join(str(error).split())
-            if text and _settings.secret(name, view.row(name)):
-                text, words = _settings.NOT_SHOWN, words.replace(text, _settings.NOT_SHOWN)
-            raise Refusal(
-                f"The server does not take ALTER SYSTEM for the parameter {name} with the value {text!r}: {words}.",
-                f"Correct the value; {left}.",
-            ) from error
-        done.append(name)
+    except psycopg2.Error as error:
+        left = _put_back(cursor, view, done[:-1])
+        words = _words(error)
+        if text and _settings.secret(name, view.row(name)):
+            text, words = _settings.NOT_SHOWN, words.replace(text, _settings.NOT_SHOWN)
+        raise Refusal(
+            f"The server does not take ALTER SYSTEM for the parameter {name} with the value {text!r}: {words}.",
+            f"Correct the value; {left}.",
+        ) from error
+    except BaseException:
+        _put_back(cursor, view, done)
+        raise
+
+
+def _words(error) -> str:
+    """Return what the server says in a psycopg2 ``error``, without the statement that it may quote."""
+    report = error.diag
+    detail = f" ({report.message_detail})" if report.message_detail else ""
+    return f"{report.message_primary or ' '.join(str(error).split())}{detail}"
 
 
 def _put_back(cursor, view: _View, done: list[str]) -> str:
@@ -247,16 +262,13 @@ def _unloaded(cursor, rights: _Rights, view: _View, wishes: dict) -> bool:
     )
     if not cursor.fetchone()[0]:
         return False
-    rows = [(view.row(name), view.own(name)) for name in wishes]
-    return any(
-        row
-        and text is not None
-        and not row["pending_restart"]
-        and row["source"] not in ("command line", *_settings_change.OF_SESSIONS)
-        and _settings_change.alike(row, text, view.text(row["name"]))
-        and _settings.differs(row, text)
-        for row, text in rows
-    )
+    for name in wishes:
+        row, text = view.row(name), view.text(name)
+        text = row["boot_val"] if row and text is None else text
+        hidden = row is None or view.fixed(name) or row["source"] in _settings_change.OF_SESSIONS
+        if not hidden and text is not None and not row["pending_restart"] and _settings.differs(row, text):
+            return True
+    return False
 
 
 def _carried_out(cursor, rights: _Rights, view: _View, actions: dict) -> None:
@@ -301,6 +313,7 @@ def step(module, cursor) -> dict:
     view = _view(rights, cursor, known, unknown)
     kept = _settings_change.larger_elsewhere(known, view.lines, wishes, at_least, view.path)
     wanted = _actions(view, wishes, kept)
+    left = {**wanted, **{name: _settings.spelt(name, None, given[name]) for name in kept_away}}
     permitted = _permitted(cursor, rights, list(wanted))
     actions = {name: text for name, text in wanted.items() if name in permitted}
     not_permitted = sorted([name for name in wanted if name not in permitted] + kept_away)
@@ -316,7 +329,6 @@ def step(module, cursor) -> dict:
     after.update({name: text for name, text in wishes.items() if view.concealed(name) and view.row(name)["pending_restart"]})
     waiting = _awaiting(view, now, wishes, after, actions, reload_required)
     changes = _settings_change.changes(known, before, after, waiting, unloaded)
-    left = {**wanted, **{name: _settings.spelt(name, None, given[name]) for name in kept_away}}
     shown = {one["name"]: one for one in changes + _denied(view, not_permitted, left)}
     texts = {**wishes, **{name: left[name] for name in kept_away}}
     text = _settings.render({name: text for name, text in sorted(texts.items()) if name not in kept}, comments)
@@ -327,11 +339,7 @@ def step(module, cursor) -> dict:
         "restart_required": bool(waiting),
         "restart_parameters": waiting,
         "reload_required": reload_required,
-        "overridden": {
-            name: _settings.COMMAND_LINE
-            for name in wishes
-            if name not in kept and (view.row(name) or {}).get("source") == "command line"
-        },
+        "overridden": {name: _settings.COMMAND_LINE for name in wishes if name not in kept and view.fixed(name)},
         "kept": kept,
         "not_permitted": not_permitted,
         "not_visible": sorted(name for name in wishes if name not in kept and view.concealed(name)),

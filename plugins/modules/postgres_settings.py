@@ -14,7 +14,8 @@ description:
     Where the server's files are out of reach, O(method=alter_system) sets them through the connection.
   - Every value is checked before anything is touched, with the server's own list of parameters and by the server's own
     rules for units, ranges and choices. Afterwards the server is asked what it makes of the file; when it objects, or does
-    not read the file at all, the file is put back as it was and the task fails with the server's words.
+    not read the file at all, the file is put back as it was and the task fails with the server's words. So are parameters that
+    were set by C(ALTER SYSTEM) before one that the server refuses.
   - Tells which parameters wait for a restart, and keeps the file that the running server came up with until then. The module
     never restarts the server.
 version_added: 0.1.0
@@ -44,7 +45,7 @@ options:
     default: file
   path:
     description:
-      - The configuration file. It belongs to this module as a whole, and everybody may read it.
+      - The configuration file. It belongs to this module as a whole, and everybody may read it unless it holds a secret.
       - Without it, the file is C(conf.d/90-synapse-postgres.conf) beside the server's C(postgresql.conf).
       - Not used with O(method=alter_system).
     type: path
@@ -66,7 +67,8 @@ options:
 notes:
   - With O(method=file), run it on the server's host, as root or as the operating system user of the server; the role must be a
     superuser.
-  - With O(method=alter_system), a secret in O(settings) stays out of the server's log if the role is a superuser.
+  - With O(method=alter_system), a statement with a secret stays out of the server's log if the role is a superuser. The server
+    itself logs the new value of a parameter when it reloads one.
 """
 
 EXAMPLES = r"""

@@ -2,9 +2,13 @@
 """postgres_settings against real servers: what is in force, what waits for a restart, what is refused and put back."""
 
 import contextlib
+import json
+import os
 import pathlib
+import signal
 import stat
-import time
+import subprocess
+import sys
 
 import pytest
 
@@ -31,17 +35,39 @@ NUMBERS = [
 MEMORY = ["512MB", "1GB", "2GB", "4GB", "8GB", "16GB", "32GB", "64GB", "256GB", "1TB"]
 
 
-def restart(cluster):
-    cluster.stop()
-    cluster.start()
+# Runs the module as support/modules.py does, and dies before its n-th step in the folder of settings.
+KILLED = """
+import os, runpy, signal, sys
+from ansible.module_utils import basic
+folder, left = sys.argv[1], int(sys.argv[2])
+def dying(call):
+    def step(*words, **keywords):
+        global left
+        if any(folder in os.fsdecode(word) for word in words if isinstance(word, (str, bytes))):
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return call(*words, **keywords)
+    return step
+for name in ("open", "replace", "rename", "chmod", "chown", "unlink"):
+    setattr(os, name, dying(getattr(os, name)))
+basic._ANSIBLE_ARGS, basic._ANSIBLE_PROFILE = sys.stdin.buffer.read(), "legacy"
+runpy.run_module("ansible_collections.matrixops.synapse_postgres.plugins.modules.postgres_settings", run_name="__main__")
+"""
 
 
-def reload(cluster):
-    before = cluster.rows("SELECT pg_conf_load_time()")
-    cluster.rows("SELECT pg_reload_conf()")
-    deadline = time.monotonic() + 10
-    while cluster.rows("SELECT pg_conf_load_time()") == before and time.monotonic() < deadline:
-        time.sleep(0.02)
+def killed(cluster, settings, steps):
+    """Run the module and kill it before its step number ``steps``; tell whether it had one."""
+    arguments = {"ANSIBLE_MODULE_ARGS": {**cluster.login, "settings": settings}}
+    collections = pathlib.Path(__file__).parents[2] / ".cache" / "collections"
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(cluster.data / "conf.d"), str(steps)],
+        input=json.dumps(arguments).encode(),
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(collections)},
+        check=False,
+    )
+    return done.returncode == -signal.SIGKILL
 
 
 @pytest.fixture
@@ -55,9 +81,9 @@ def file(cluster):
         other.unlink()
     for other, content in kept:
         other.write_bytes(content)
-    reload(cluster)
+    cluster.reload()
     if cluster.rows("SELECT name FROM pg_settings WHERE pending_restart"):
-        restart(cluster)
+        cluster.restart()
 
 
 @pytest.fixture
@@ -104,7 +130,7 @@ def test_a_restart_is_required_until_it_happened(cluster, apply):
     for result in (foretold, done, again, checked):
         assert result["restart_required"] and result["restart_parameters"] == ["max_connections", "shared_buffers"], result
     assert (foretold["changed"], done["changed"], again["changed"], checked["changed"]) == (True, True, False, False)
-    restart(cluster)
+    cluster.restart()
     result = apply(settings)
     assert (result["changed"], result["restart_required"], result["restart_parameters"]) == (False, False, [])
     assert cluster.rows("SHOW shared_buffers") == [("64MB",)]
@@ -129,7 +155,7 @@ def test_another_spelling_of_the_running_value_needs_no_restart(apply):
 
 def test_a_value_that_the_server_respells_at_its_start_does_not_ask_for_restarts_for_ever(cluster, apply):
     assert apply({"cluster_name": "Zürich"})["restart_parameters"] == ["cluster_name"]
-    restart(cluster)
+    cluster.restart()
     assert cluster.rows("SHOW cluster_name") != [("Zürich",)]
     assert apply({"cluster_name": "Zürich"})["restart_parameters"] == []
     assert apply({"cluster_name": "Bern"})["restart_parameters"] == ["cluster_name"]
@@ -137,7 +163,7 @@ def test_a_value_that_the_server_respells_at_its_start_does_not_ask_for_restarts
 
 def test_settings_taken_away_are_reset_and_wait_for_a_restart_where_they_need_one(cluster, apply, file):
     apply({"shared_buffers": "64MB", "work_mem": "8MB"})
-    restart(cluster)
+    cluster.restart()
     foretold = apply({}, check=True)
     done = apply({})
     again = apply({})
@@ -145,7 +171,7 @@ def test_settings_taken_away_are_reset_and_wait_for_a_restart_where_they_need_on
     for result in (foretold, done, again):
         assert result["restart_parameters"] == ["shared_buffers"], result
     assert "=" not in file.read_text() and cluster.rows("SHOW work_mem") == [("4MB",)]
-    restart(cluster)
+    cluster.restart()
     assert not apply({})["restart_required"] and cluster.rows("SHOW shared_buffers") == [("128MB",)]
 
 
@@ -174,7 +200,7 @@ def test_alter_system_is_named_and_does_not_ask_for_a_restart_that_would_not_hel
         assert place == f"{cluster.data / 'postgresql.auto.conf'}, line 3"
         assert any("work_mem" in str(warning) and place in str(warning) for warning in result["warnings"])
     cluster.rows("ALTER SYSTEM RESET ALL")
-    reload(cluster)
+    cluster.reload()
     result = apply(settings)
     assert not result["overridden"] and result["restart_parameters"] == ["shared_buffers"]
 
@@ -347,7 +373,7 @@ def test_the_server_gives_numbers_the_value_that_we_do(cluster, file):
     for spelling in SPELLINGS:
         wished = {name: spelling for name, row in known.items() if _settings._valid(row, spelling)}
         file.write_text(_settings.render(wished, {}))
-        reload(cluster)
+        cluster.reload()
         for name, setting, source in cluster.rows(
             "SELECT name, setting, sourcefile FROM pg_settings WHERE name = ANY(%s)", NUMBERS
         ):
@@ -372,7 +398,7 @@ def test_every_server_takes_what_the_model_proposes(cluster, apply, run, memory)
 def test_a_server_starts_with_what_the_model_proposes(cluster, apply, run):
     tuning = run("postgres_tuning_info", {"memory": "1GB", "cpus": 12, "connections": 100, "server_version": cluster.major})
     assert apply(tuning["settings"])["restart_required"]
-    restart(cluster)
+    cluster.restart()
     result = apply(tuning["settings"])
     assert (result["changed"], result["restart_required"]) == (False, False)
     for name, value in tuning["settings"].items():
@@ -394,7 +420,7 @@ def test_the_table_shows_old_and_new_values_with_their_reasons_until_the_restart
     assert [foretold[key] for key in ("table", "changes")] == [done[key] for key in ("table", "changes")]
     for check in (True, False):
         assert [one["name"] for one in apply(settings, check=check, comments=comments)["changes"]] == ["shared_buffers"]
-    restart(cluster)
+    cluster.restart()
     assert apply(settings, comments=comments)["table"] == []
     for check in (True, False):
         back = {one["name"]: (one["old"], one["new"], one["waits"]) for one in apply({}, check=check)["changes"]}
@@ -417,7 +443,7 @@ def test_a_value_that_sessions_have_of_their_own_is_not_taken_for_the_servers(cl
 
 def test_secrets_are_shown_nowhere_and_not_for_everybody_to_read(cluster, apply, file):
     file.write_text("#archive_command = 'swordfish 1'\nprimary_conninfo = 'password=swordfish2'\n")
-    reload(cluster)
+    cluster.reload()
     settings = {
         "primary_conninfo": "password=swordfish3",
         "restore_command": "swordfish4",
@@ -441,7 +467,7 @@ def test_secrets_are_shown_nowhere_and_not_for_everybody_to_read(cluster, apply,
 
 def test_lists_are_compared_by_their_elements(cluster, apply):
     assert apply({"shared_preload_libraries": "plpgsql"})["restart_required"]
-    restart(cluster)
+    cluster.restart()
     for same in ("plpgsql", ' "plpgsql" '):
         assert apply({"shared_preload_libraries": same})["restart_parameters"] == []
     for wrong in ("a,,b", '"a', "a,"):
@@ -452,7 +478,7 @@ def test_lists_are_compared_by_their_elements(cluster, apply):
 def test_what_is_larger_elsewhere_stays(cluster, apply, file):
     with (cluster.data / "postgresql.conf").open("a") as stream:
         stream.write("max_connections = 130\nmax_wal_size = 3GB\n")
-    reload(cluster)
+    cluster.reload()
     number = len((cluster.data / "postgresql.conf").read_text().splitlines())
     settings = {"max_connections": 120, "max_wal_size": "2048MB", "max_worker_processes": 4, "work_mem": "1MB"}
     options = {"at_least": ["max_connections", "MAX_WAL_SIZE", "max_worker_processes", "temp_buffers"]}
@@ -467,7 +493,7 @@ def test_what_is_larger_elsewhere_stays(cluster, apply, file):
         assert "max" not in result["settings_text"]
     assert "max" not in file.read_text()
     cluster.rows("ALTER SYSTEM SET max_worker_processes = 5")
-    reload(cluster)
+    cluster.reload()
     for check in (True, False):
         result = apply({"max_wal_size": "4GB", "max_worker_processes": 4}, check=check, **options)
         assert list(result["kept"]) == ["max_worker_processes"] and result["kept"]["max_worker_processes"]["value"] == "5"
@@ -477,8 +503,8 @@ def test_what_is_larger_elsewhere_stays(cluster, apply, file):
 def test_what_the_command_line_gives_counts_as_elsewhere(cluster, apply):
     cluster.stop()
     with contextlib.ExitStack() as after:
-        after.callback(restart, cluster)
-        cluster._control("start", "-w", "-l", str(cluster.folder / "log"), "-o", "-c max_connections=140")
+        after.callback(cluster.restart)
+        cluster.start("-c max_connections=140")
         for check in (True, False):
             result = apply({"max_connections": 120}, check=check, at_least=["max_connections"])
             assert result["kept"] == {"max_connections": {"value": "140", "place": "the server's command line"}}
@@ -498,7 +524,7 @@ def test_only_numbers_can_be_raised(apply, file, names):
 def test_the_file_that_the_server_came_up_with_is_kept_until_nothing_waits(cluster, apply, file):
     copy = file.parent / f"{file.name}.before"
     assert apply({"work_mem": "6MB"})["previous"] == "" and not copy.exists()
-    restart(cluster)
+    cluster.restart()
     came_up_with = file.read_bytes()
     file.chmod(0o640)
     assert apply({"work_mem": "6MB", "shared_buffers": "64MB"}, check=True)["previous"] == str(copy) and not copy.exists()
@@ -524,12 +550,12 @@ def test_a_copy_of_an_earlier_start_is_stale(cluster, apply, file):
     copy = file.parent / f"{file.name}.before"
     apply({"shared_buffers": "64MB"})
     assert copy.read_text() == "# Ansible managed (matrixops.synapse_postgres)\n", "there was no file"
-    restart(cluster)
+    cluster.restart()
     came_up_with = file.read_bytes()
     for check in (True, False):
         assert apply({"shared_buffers": "96MB"}, check=check)["previous"] == str(copy)
     assert copy.read_bytes() == came_up_with
-    restart(cluster)
+    cluster.restart()
     unchanged = apply({"shared_buffers": "96MB"})
     assert (unchanged["changed"], unchanged["previous"]) == (False, "") and not copy.exists()
     refused = apply({"timezone": "Nowhere", "shared_buffers": "80MB"})
@@ -540,7 +566,7 @@ def test_a_run_that_was_killed_leaves_a_copy_that_is_right(cluster, apply, file)
     """Between the copy and the file, and between the file and the server's reading of it."""
     copy = file.parent / f"{file.name}.before"
     apply({"shared_buffers": "64MB"})
-    restart(cluster)
+    cluster.restart()
     came_up_with, ownership = file.read_bytes(), file.stat()
     copy.write_bytes(came_up_with)
     assert apply({"shared_buffers": "96MB"})["previous"] == str(copy) and copy.read_bytes() == came_up_with
@@ -553,6 +579,21 @@ def test_a_run_that_was_killed_leaves_a_copy_that_is_right(cluster, apply, file)
     for check in (True, False):
         assert apply({"shared_buffers": "96MB"}, check=check)["previous"] == ""
     assert file.stat().st_uid == ownership.st_uid
+
+
+def test_wherever_a_run_is_killed_the_way_back_is_there(cluster, apply, file):
+    copy = file.parent / f"{file.name}.before"
+    apply({"shared_buffers": "64MB"})
+    cluster.restart()
+    apply({"shared_buffers": "64MB"})
+    came_up_with, steps = file.read_bytes(), 1
+    while killed(cluster, {"shared_buffers": "96MB"}, steps):
+        assert came_up_with in (file.read_bytes(), copy.exists() and copy.read_bytes()), steps
+        assert not copy.exists() or copy.read_bytes() == came_up_with
+        assert apply({"shared_buffers": "80MB"})["previous"] == str(copy) and copy.read_bytes() == came_up_with, steps
+        assert apply({"shared_buffers": "64MB"})["previous"] == "" and not copy.exists(), steps
+        steps += 1
+    assert steps > 5 and copy.read_bytes() == came_up_with != file.read_bytes()
 
 
 def test_a_server_that_does_not_start_comes_back_with_the_copy(cluster, apply, file):

@@ -2,7 +2,6 @@
 """postgres_settings by ALTER SYSTEM against real servers, as a superuser and as roles that providers hand out."""
 
 import contextlib
-import time
 
 import psycopg2
 import pytest
@@ -12,19 +11,6 @@ from support import clusters
 
 LOGIN = {"login_user": "granted", "login_password": "granted"}
 KEYS = ("changed", "restart_parameters", "table", "changes", "kept", "not_permitted", "not_visible", "overridden", "diff")
-
-
-def reload(cluster):
-    before = cluster.rows("SELECT pg_conf_load_time()")
-    cluster.rows("SELECT pg_reload_conf()")
-    deadline = time.monotonic() + 10
-    while cluster.rows("SELECT pg_conf_load_time()") == before and time.monotonic() < deadline:
-        time.sleep(0.02)
-
-
-def restart(cluster):
-    cluster.stop()
-    cluster.start()
 
 
 def auto(cluster):
@@ -43,11 +29,11 @@ def apply(cluster, run):
     content = conf.read_bytes()
     yield with_settings
     conf.write_bytes(content)
-    reload(cluster)
+    cluster.reload()
     cluster.rows("ALTER SYSTEM RESET ALL")
-    reload(cluster)
+    cluster.reload()
     if cluster.rows("SELECT name FROM pg_settings WHERE pending_restart"):
-        restart(cluster)
+        cluster.restart()
 
 
 @pytest.fixture
@@ -77,7 +63,7 @@ def test_a_superuser_sets_everything_once(cluster, apply):
     for check in (True, False):
         again = apply(settings, check=check)
         assert (again["changed"], again["restart_parameters"], len(again["table"])) == (False, ["shared_buffers"], 2), again
-    restart(cluster)
+    cluster.restart()
     last = apply(settings)
     assert (last["changed"], last["restart_required"], last["table"]) == (False, False, [])
 
@@ -99,9 +85,28 @@ def test_a_role_sets_what_it_was_granted_and_the_rest_is_told(cluster, apply, gr
     again = apply(settings, **options)
     assert not again["changed"] and again["restart_parameters"] == again["not_visible"] == ["shared_buffers"]
     assert any("shared_buffers" in str(warning) and "restart" in str(warning) for warning in again["warnings"])
-    restart(cluster)
+    cluster.restart()
     last = apply({"work_mem": "6MB", "shared_buffers": "64MB", "max_connections": 100}, **options)
     assert not any(last[key] for key in ("changed", "not_permitted", "not_visible", "restart_required", "table")), last
+
+
+def test_a_bad_value_of_what_the_role_may_not_see_is_refused_before_anything_is_set(cluster, apply, granted):
+    granted("ALTER SYSTEM ON PARAMETER work_mem")
+    before = auto(cluster)
+    for check in (True, False):
+        refused = apply({"work_mem": "6MB", "shared_preload_libraries": ["plpgsql"]}, check=check, **LOGIN)
+        assert refused.get("failed") and "list for a value" in refused["msg"] and auto(cluster) == before, refused
+
+
+def test_an_error_in_a_file_that_stops_every_reload_is_named(cluster, apply):
+    broken = cluster.data / "conf.d" / "20-broken.conf"
+    broken.write_text("\nwork_mem = 1 2\n")
+    try:
+        for check in (True, False):
+            refused = apply({"work_mem": "6MB"}, check=check)
+            assert refused.get("failed") and f"{broken}, line 2: syntax error" in refused["msg"] and auto(cluster) == []
+    finally:
+        broken.unlink()
 
 
 def test_a_role_that_may_not_reload_says_that_it_is_required(cluster, apply, granted):
@@ -109,7 +114,7 @@ def test_a_role_that_may_not_reload_says_that_it_is_required(cluster, apply, gra
     result = apply({"work_mem": "6MB", "shared_buffers": "64MB"}, **LOGIN)
     assert result["changed"] and result["reload_required"] and result["restart_parameters"] == ["shared_buffers"]
     assert cluster.rows("SHOW work_mem") == [("4MB",)]
-    reload(cluster)
+    cluster.reload()
     result = apply({"work_mem": "6MB", "shared_buffers": "64MB"}, **LOGIN)
     assert not result["changed"] and not result["reload_required"] and cluster.rows("SHOW work_mem") == [("6MB",)]
 
@@ -121,7 +126,7 @@ def test_a_role_that_sees_the_files_needs_no_restart_to_compare(cluster, apply, 
         "EXECUTE ON FUNCTION pg_show_all_file_settings()",
     )
     assert apply({"shared_buffers": "64MB", "max_connections": 90}, **LOGIN)["reload_required"]
-    reload(cluster)
+    cluster.reload()
     result = apply({"shared_buffers": "64MB", "max_connections": 90}, **LOGIN)
     assert (result["changed"], result["not_visible"]) == (False, [])
     assert result["restart_parameters"] == ["max_connections", "shared_buffers"]
@@ -152,7 +157,7 @@ def test_a_role_that_was_granted_nothing_fails_nothing(cluster, apply, granted):
 def test_a_server_that_lets_nobody_use_it(cluster, apply):
     with (cluster.data / "postgresql.conf").open("a") as stream:
         stream.write("allow_alter_system = off\n")
-    reload(cluster)
+    cluster.reload()
     for check in (True, False):
         result = apply({"work_mem": "6MB"}, check=check)
         assert (result["changed"], result["not_permitted"]) == (False, ["work_mem"]), result
@@ -173,7 +178,7 @@ def test_what_only_the_server_can_judge_is_put_back_in_its_words(cluster, apply,
     cluster.rows("ALTER SYSTEM SET work_mem = '5MB'")
     cluster.rows("ALTER SYSTEM SET shared_preload_libraries = 'plpgsql'")
     cluster.rows("ALTER SYSTEM SET search_path = 'Some, thing', 'public'")
-    reload(cluster)
+    cluster.reload()
     before = sorted(auto(cluster))
     refused = apply({"search_path": "x", **settings})
     assert refused.get("failed") and words in refused["msg"] and "swordfish" not in refused["msg"], refused
@@ -189,10 +194,10 @@ def test_lists_arrive_as_lists(cluster, apply):
         "log_line_prefix": "it's \\ 'x' \"y\" %m ä,",
     }
     assert apply(settings)["changed"] and not apply(settings)["changed"]
-    reload(cluster)
+    cluster.reload()
     assert cluster.rows("SHOW search_path") == [('"$user", public, "Wide, name"',)]
     assert cluster.rows("SHOW log_line_prefix") == [(settings["log_line_prefix"],)]
-    restart(cluster)
+    cluster.restart()
     assert cluster.rows("SHOW shared_preload_libraries") == [("plpgsql, plpgsql",)]
     assert cluster.rows("SHOW listen_addresses") == [("127.0.0.1, localhost",)]
     result = apply(settings)
@@ -224,7 +229,7 @@ def test_what_other_files_have_larger_stays(cluster, apply, granted):
         stream.write("max_connections = 130\n")
     cluster.rows("ALTER SYSTEM SET max_connections = 110")
     cluster.rows("ALTER SYSTEM SET max_wal_size = '8GB'")
-    reload(cluster)
+    cluster.reload()
     settings = {"max_connections": 120, "max_wal_size": "2GB", "max_worker_processes": 4}
     options = {"at_least": ["max_connections", "max_wal_size", "max_worker_processes"]}
     foretold, done = apply(settings, check=True, **options), apply(settings, **options)
@@ -235,7 +240,7 @@ def test_what_other_files_have_larger_stays(cluster, apply, granted):
     assert done["kept"]["max_worker_processes"] == {"value": "8", "place": "the built-in default"}
     assert done["restart_parameters"] == ["max_connections"] and auto(cluster) == ["max_wal_size = '2GB'"]
     assert not apply(settings, **options)["changed"]
-    restart(cluster)
+    cluster.restart()
     granted("ALTER SYSTEM ON PARAMETER max_connections, max_wal_size")
     result = apply({"max_connections": 120, "max_wal_size": "1GB"}, at_least=["max_connections", "max_wal_size"], **LOGIN)
     assert result["kept"] == {
@@ -267,7 +272,7 @@ def test_what_was_set_but_never_loaded_is_loaded(cluster, apply):
 
 def test_an_empty_list_is_the_default_of_some_parameters(cluster, apply):
     cluster.rows("ALTER SYSTEM SET session_preload_libraries = 'plpgsql'")
-    reload(cluster)
+    cluster.reload()
     assert apply({"session_preload_libraries": ""})["changed"] and auto(cluster) == []
     assert not apply({"session_preload_libraries": ""})["changed"]
     assert cluster.rows("SHOW session_preload_libraries") == [("",)]
@@ -276,8 +281,8 @@ def test_an_empty_list_is_the_default_of_some_parameters(cluster, apply):
 def test_the_command_line_wins_and_is_named(cluster, apply):
     cluster.stop()
     with contextlib.ExitStack() as after:
-        after.callback(restart, cluster)
-        cluster._control("start", "-w", "-l", str(cluster.folder / "log"), "-o", "-c max_connections=140")
+        after.callback(cluster.restart)
+        cluster.start("-c max_connections=140")
         for check, changed in ((True, True), (False, True), (False, False)):
             result = apply({"max_connections": 120}, check=check)
             assert result["overridden"] == {"max_connections": "the server's command line"} and result["changed"] == changed

@@ -90,11 +90,24 @@ class Cluster:
         """Return the server's log so far."""
         return (self.folder / "log").read_text(errors="replace")
 
-    def start(self) -> None:
-        self._control("start", "-w", "-l", str(self.folder / "log"))
+    def start(self, *options: str) -> None:
+        """Start the server, with ``options`` of its command line's."""
+        self._control("start", "-w", "-l", str(self.folder / "log"), *(word for option in options for word in ("-o", option)))
 
     def stop(self, mode: str = "fast") -> None:
         self._control("stop", "-w", "-m", mode)
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def reload(self) -> None:
+        """Make the server load its files, and wait until it has."""
+        before = self.rows("SELECT pg_conf_load_time()")
+        self.rows("SELECT pg_reload_conf()")
+        deadline = time.monotonic() + 10
+        while self.rows("SELECT pg_conf_load_time()") == before and time.monotonic() < deadline:
+            time.sleep(0.02)
 
     def _control(self, *words: str) -> None:
         program(self.installation, "pg_ctl", *words, "-D", str(self.data), account=self.account)

@@ -218,3 +218,37 @@ def test_a_circle_of_includes_is_refused(tmp_path):
     config.write_text("include 'postgresql.conf'\n")
     with pytest.raises(Refusal, match="circle"):
         _settings.reading_order(str(config), str(tmp_path / "x.conf"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("search_path", '"$user", Public', ["$user", "public"]),
+        ("search_path", '"Wide, name" ,"a""b"', ["Wide, name", 'a"b']),
+        ("search_path", "", []),
+        ("shared_preload_libraries", " a,b ,\tc ", ["a", "b", "c"]),
+        ("unix_socket_directories", "/var/run, /tmp/My folder", ["/var/run", "/tmp/My folder"]),
+        ("unix_socket_directories", '""', [""]),
+    ],
+)
+def test_elements(name, text, expected):
+    assert _settings.elements(name, text) == expected
+
+
+@pytest.mark.parametrize("text", ["a,", ",a", "a,,b", '"a', '"a"b', "a b"])
+def test_no_list(text):
+    with pytest.raises(ValueError, match="not a list"):
+        _settings.elements("search_path", text)
+
+
+def test_secrets_are_hidden_and_nothing_else():
+    known = {**KNOWN, "password_encryption": row("password_encryption", "enum", "md5", enumvals=["md5"])}
+    text = (
+        "# archive_command = 'x'\n#primary_conninfo='x'\n  restore_command 'x''\\n' # why\nmy.password = x\nDateStyle = 'iso'\n"
+        "password_encryption = md5\ninclude 'x.conf'\nssl_passphrase_command =\n# A comment.\n"
+    )
+    assert _settings.hidden(known, text) == (
+        "# archive_command = (not shown)\n#primary_conninfo=(not shown)\n  restore_command (not shown)\n"
+        "my.password = (not shown)\nDateStyle = 'iso'\npassword_encryption = md5\ninclude 'x.conf'\n"
+        "ssl_passphrase_command =\n# A comment.\n"
+    )
