@@ -144,8 +144,8 @@ budget:
     autovacuum_work_mem: 120586240
     work_mem: 27262976
     queries: 1799356416
-    processes: 65011712
-    envelope: 3440377856
+    processes: 78643200
+    envelope: 3454009344
     envelope_limit: 3478923510
 bar:
   description: The division of the memory in the worst case, as lines of text.
@@ -154,7 +154,7 @@ bar:
   elements: str
   sample:
     - Memory 4096 MB, PostgreSQL's budget 3686 MB,
-    - "of which it takes 3281 MB in the worst case, 89 %:"
+    - "of which it takes 3294 MB in the worst case, 89 %:"
     - "[ssssssBBBBBBBBBBBBBBmmmvvvvvqqqqqqqqqqqqqqqqqqqqqqqqp.......]"
 """
 
