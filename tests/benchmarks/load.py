@@ -163,8 +163,13 @@ def _counted(script: str) -> str:
     return "\n\n".join(paragraphs)
 
 
-def run(cluster: clusters.Cluster, homes: Homes, folder: pathlib.Path, warm_up: int, seconds: int) -> dict[str, Figures]:
-    """Put the load on the server for ``warm_up`` and then ``seconds``, which count; return the Figures of each script."""
+def run(
+    cluster: clusters.Cluster, homes: Homes, folder: pathlib.Path, warm_up: int, seconds: int
+) -> tuple[dict[str, Figures], int]:
+    """Put the load on the server for ``warm_up`` and then ``seconds``, which count; return the Figures of each script.
+
+    And how often a script ran in the whole time.
+    """
     logs = folder / f"log-{time.monotonic_ns()}"
     logs.mkdir()
     files = [f"--file={_SQL / name}.sql@{weight}" for name, weight in SCRIPTS.items()]
@@ -180,7 +185,7 @@ def run(cluster: clusters.Cluster, homes: Homes, folder: pathlib.Path, warm_up: 
     for name, each in found.items():
         if len(each) < 2:
             raise measured.Failed(f"The script {name} ran {len(each)} times in {seconds} s: give it more seconds.")
-    return {name: _figures(each, seconds) for name, each in found.items()}
+    return {name: _figures(each, seconds) for name, each in found.items()}, len(lines)
 
 
 def _figures(milliseconds: list[float], seconds: int) -> Figures:

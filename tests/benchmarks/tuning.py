@@ -37,11 +37,17 @@ KINDS = ("default", "ours")
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """The ``figures`` of a run by script, the ``values`` of the settings, and bytes: the private memory of each backend at its
-    most, and the ``peak`` of all in the control group, 0 without one."""
+    """The ``figures`` of a run by script, the ``values`` of the settings, and what the server took.
+
+    Of each transaction the ``processor``'s milliseconds, which other programs of the machine hardly change, and the bytes
+    ``read`` from the disk; ``private`` is the private memory of each backend at its most, and ``peak`` that of all in the
+    control group, 0 without one; both are bytes.
+    """
 
     figures: dict[str, load.Figures]
     values: dict[str, str]
+    processor: float
+    read: float
     private: list[int]
     peak: int
 
@@ -115,13 +121,27 @@ class Bench:
 
     def _run(self, cluster: clusters.Cluster, names: list[str], group: str) -> Run:
         values = {name: cluster.rows(f"SHOW {name}")[0][0] for name in names}
-        watch = Watch(int((cluster.data / "postmaster.pid").read_text().split()[0]))
+        postmaster = int((cluster.data / "postmaster.pid").read_text().split()[0])
+        watch, before = Watch(postmaster), _taken(postmaster)
         watch.start()
         try:
-            figures = load.run(cluster, self.homes, cluster.folder, self.warm_up, self.seconds)
+            figures, count = load.run(cluster, self.homes, cluster.folder, self.warm_up, self.seconds)
         finally:
             watch.stop()
-        return Run(figures, values, list(watch.most.values()), groups.peak(group))
+        processor, read = ((now - then) / count for now, then in zip(_taken(postmaster), before))
+        return Run(figures, values, 1000 * processor, read, list(watch.most.values()), groups.peak(group))
+
+
+def _taken(postmaster: int) -> tuple[float, int]:
+    """Return the processor's seconds, and the bytes read from the disk, of the server's processes, those that have ended too."""
+    children = pathlib.Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+    ticks = read = 0
+    for pid in (postmaster, *children):
+        with contextlib.suppress(OSError):  # it has ended just now
+            # The 14th to 17th fields, of which the second is a name in brackets: its own time and its ended children's.
+            ticks += sum(map(int, pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:15]))
+            read += int(pathlib.Path(f"/proc/{pid}/io").read_text().split("\nread_bytes:")[1].split()[0])
+    return ticks / os.sysconf("SC_CLK_TCK"), read
 
 
 def _start(cluster: clusters.Cluster, group: str) -> None:
@@ -170,6 +190,10 @@ def show(memory: int, runs: dict[str, list[Run]], seconds: int) -> None:
     rates = [statistics.median(run.rate for run in runs[kind]) for kind in KINDS]
     ratios = [other.rate / one.rate for one, other in zip(default, ours)]
     print(f"{'all, runs a second':20}{rates[0]:26.0f}{rates[1]:26.0f}{_spread(ratios)}")
+    for name, unit, words in (("processor", 1, "processor, ms a run"), ("read", 1024, "read, KiB a run")):
+        taken = [[getattr(run, name) / unit for run in runs[kind]] for kind in KINDS]
+        cells = "".join(f"{statistics.median(each):26.2f}" for each in taken)
+        print(f"{words:20}{cells}{_spread([one / other if other else 1 for one, other in zip(*taken)])}")
     print(f"\n{'settings that differ':34}{'default':>10}{'ours':>10}")
     for name, value in ours[0].values.items():
         if value != default[0].values[name]:

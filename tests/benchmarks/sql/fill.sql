@@ -7,14 +7,14 @@
 
 -- members: who ever joined; state: how many state events; events: these and the messages.
 CREATE UNLOGGED TABLE load_rooms AS
-SELECT number, '!room-of-the-load-' || number || ':example.org' AS room_id, members, 8 + members * 5 / 2 AS state,
-    8 + members * 5 / 2 + greatest(20, (30000 * :scale / number)::int) AS events,
+SELECT number, '!room-of-the-load-' || number || ':example.org' AS room_id, members, 8 + members * 5 / 4 AS state,
+    8 + members * 5 / 4 + greatest(20, (30000 * :scale / number)::int) AS events,
     (hashint4(number)::bigint & 1023) / 1280.0 AS begun
 FROM generate_series(1, greatest(20, (200 * :scale)::int * 10)) AS number,
-    LATERAL (SELECT greatest(2, (10000 * :scale / number ^ 1.1)::int) AS members) AS sized;
+    LATERAL (SELECT greatest(2, (20000 * :scale / number ^ 1.1)::int) AS members) AS sized;
 
 CREATE FUNCTION load_user(room int, member int, members int) RETURNS text IMMUTABLE LANGUAGE sql RETURN
-    CASE WHEN member <= 4 + members / 25 THEN '@local' || ((member * 7919 + room * 7907) % greatest(50, (500 * :scale)::int))::text
+    CASE WHEN member <= 4 + members / 50 THEN '@local' || ((member * 7919 + room * 7907) % greatest(50, (500 * :scale)::int))::text
     ELSE '@remote' || ((member * 7919 + room * 7907) % greatest(400, (20000 * :scale)::int))::text END || ':example.org';
 
 CREATE FUNCTION load_event(room int, place bigint) RETURNS text IMMUTABLE LANGUAGE sql RETURN
@@ -129,7 +129,7 @@ INSERT INTO room_depth (room_id, min_depth) SELECT room_id, 1 FROM load_rooms;
 
 INSERT INTO room_stats_current (room_id, current_state_events, joined_members, invited_members, left_members, banned_members,
     local_users_in_room, completed_delta_stream_id, knocked_members)
-SELECT room_id, 7 + members, members, 0, 0, 0, least(members, 4 + members / 25), 1, 0 FROM load_rooms;
+SELECT room_id, 7 + members, members, 0, 0, 0, least(members, 4 + members / 50), 1, 0 FROM load_rooms;
 
 INSERT INTO room_stats_state (room_id, name, canonical_alias, join_rules, history_visibility, guest_access, is_federatable, topic)
 SELECT room_id, 'Room ' || number, '#' || number || ':example.org', CASE number % 3 WHEN 1 THEN 'public' ELSE 'invite' END,
