@@ -177,7 +177,7 @@ def run(
     _bench(cluster, homes, logs, words)
     found: dict[str, list[float]] = {name: [] for name in SCRIPTS}
     lines = [line.split() for path in logs.iterdir() for line in path.read_text().splitlines()]
-    ended = max(int(line[4]) + int(line[5]) / 1e6 for line in lines)
+    ended = max((int(line[4]) + int(line[5]) / 1e6 for line in lines), default=0)
     names = list(SCRIPTS)
     for _client, _number, microseconds, script, *when in lines:
         if int(when[0]) + int(when[1]) / 1e6 > ended - seconds:

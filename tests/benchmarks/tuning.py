@@ -67,7 +67,7 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         while not self._over.wait(1):
-            for child in pathlib.Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
+            for child in _children(self.pid):
                 with contextlib.suppress(OSError, IndexError):  # it has ended
                     title = pathlib.Path(f"/proc/{child}/cmdline").read_bytes()
                     if f" {load.USER} {load.DATABASE} ".encode() in title:
@@ -132,11 +132,16 @@ class Bench:
         return Run(figures, values, 1000 * processor, read, list(watch.most.values()), groups.peak(group))
 
 
+def _children(pid: int) -> list[str]:
+    with contextlib.suppress(OSError):
+        return pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return []
+
+
 def _taken(postmaster: int) -> tuple[float, int]:
     """Return the processor's seconds, and the bytes read from the disk, of the server's processes, those that have ended too."""
-    children = pathlib.Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
     ticks = read = 0
-    for pid in (postmaster, *children):
+    for pid in (postmaster, *_children(postmaster)):
         with contextlib.suppress(OSError):  # it has ended just now
             # The 14th to 17th fields, of which the second is a name in brackets: its own time and its ended children's.
             ticks += sum(map(int, pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:15]))
@@ -180,7 +185,7 @@ def measure(bench: Bench, collections: pathlib.Path, memory: int, rounds: int) -
 def show(memory: int, runs: dict[str, list[Run]], seconds: int) -> None:
     """Print the tables of one size of memory. A ratio is how many times as fast ours are: above 1 they are faster."""
     default, ours = runs["default"], runs["ours"]
-    print(f"\n{memory}GB of memory, {len(ours)} rounds, {seconds} s each (milliseconds; 95 % are faster than p95; runs a second)")
+    print(f"\n{memory}GB of memory, {len(ours)} rounds, {seconds} s each (milliseconds, 95 % below p95; transactions a second):")
     print(f"{'':20}{'default':^26}{'ours':^26}{'ratio of the means':>24}")
     print(f"{'':20}" + 2 * f"{'mean':>9}{'p95':>9}{'/s':>8}" + f"{'min':>8}{'median':>8}{'max':>8}")
     for name in load.SCRIPTS:
@@ -189,8 +194,8 @@ def show(memory: int, runs: dict[str, list[Run]], seconds: int) -> None:
         print(f"{name:20}{cells[0]}{cells[1]}{_spread(ratios)}")
     rates = [statistics.median(run.rate for run in runs[kind]) for kind in KINDS]
     ratios = [other.rate / one.rate for one, other in zip(default, ours)]
-    print(f"{'all, runs a second':20}{rates[0]:26.0f}{rates[1]:26.0f}{_spread(ratios)}")
-    for name, unit, words in (("processor", 1, "processor, ms a run"), ("read", 1024, "read, KiB a run")):
+    print(f"{'all, a second':20}{rates[0]:26.0f}{rates[1]:26.0f}{_spread(ratios)}")
+    for name, unit, words in (("processor", 1, "processor, ms each"), ("read", 1024, "read, KiB each")):
         taken = [[getattr(run, name) / unit for run in runs[kind]] for kind in KINDS]
         cells = "".join(f"{statistics.median(each):26.2f}" for each in taken)
         print(f"{words:20}{cells}{_spread([one / other if other else 1 for one, other in zip(*taken)])}")
