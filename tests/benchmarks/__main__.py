@@ -6,8 +6,11 @@
     make bench ONLY=hba                            rules placed in a long pg_hba.conf
     make bench ONLY=move                           the move from SQLite, at three sizes
     make bench ONLY="move --sizes 1 5 --runs 3"    sizes in 100 000 rows; how often each step runs
+    make bench ONLY=tuning                         Synapse's load with PostgreSQL's defaults and with our settings
+    make bench ONLY="tuning --memory 1 4 --seconds 50 --rounds 2 --scale 1"
+                                                   GB of memory; how long and how often; 1 is some 2 GB of data
 
-It runs as an ordinary user, as the demonstration does (see tests/demo).
+It runs as an ordinary user, as the demonstration does (see tests/demo). Started by root, it limits the memory of a server, too.
 """
 
 import argparse
@@ -18,15 +21,19 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from benchmarks import no_op, tools
+from benchmarks import groups, no_op, tools
 from support import ordinary
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__.splitlines()[0])
-    parser.add_argument("only", nargs="?", choices=["no_op", "hba", "move"])
+    parser.add_argument("only", nargs="?", choices=["no_op", "hba", "move", "tuning"])
     parser.add_argument("--sizes", nargs="+", type=int, metavar="SIZE", default=[1, 5, 20])
     parser.add_argument("--runs", type=int, metavar="RUNS", default=3, help="how often each step runs")
+    parser.add_argument("--memory", nargs="+", type=int, metavar="GB", default=[1, 4])
+    parser.add_argument("--seconds", type=int, metavar="SECONDS", default=50, help="how long a run of the load is")
+    parser.add_argument("--rounds", type=int, metavar="ROUNDS", default=2, help="how often the load runs with each settings")
+    parser.add_argument("--scale", type=float, metavar="SCALE", default=1.0, help="how large the load's homeserver is")
     wish = parser.parse_args()
     folder = os.environ.get("BENCH_FOLDER")
     if os.geteuid() != 0:
@@ -39,7 +46,9 @@ def main() -> int:
         ordinary.make_folder(folder, owner)
         ordinary.copy_sources(folder)
         ordinary.give(folder / "source", owner)
-        return ordinary.run("tests/benchmarks", sys.argv[1:], folder, owner, BENCH_FOLDER=str(folder))
+        with groups.given_to(owner.pw_uid) as group:
+            variables = {"BENCH_FOLDER": str(folder), "BENCH_GROUP": group}
+            return ordinary.run("tests/benchmarks", sys.argv[1:], folder, owner, **variables)
     except ordinary.Unable as reason:
         print(f"make bench: {reason}", file=sys.stderr)
         return 1
@@ -57,6 +66,10 @@ def measure(folder: pathlib.Path, wish: argparse.Namespace) -> int:
     if wish.only in (None, "move"):
         words = ["--sizes", *map(str, wish.sizes), "--runs", str(wish.runs)]
         status |= _by(programs, "move.py", folder, tools.synapse(folder, ordinary.ROOT), *words)
+    if wish.only in (None, "tuning"):
+        words = ["--memory", *map(str, wish.memory), "--rounds", str(wish.rounds)]
+        words += ["--seconds", str(wish.seconds), "--scale", str(wish.scale)]
+        status |= _by(programs, "tuning.py", folder, tools.synapse(folder, ordinary.ROOT), *words)
     return status
 
 

@@ -43,6 +43,12 @@ class Measured:
     memory: dict[str, int]
 
 
+def machine() -> str:
+    """Return a line on the machine's processors and memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
+    return f"{len(os.sched_getaffinity(0))} processors, {memory:.0f} GiB of memory"
+
+
 class Failed(Exception):
     """A module did not do what it was measured for; the sentence says why."""
 

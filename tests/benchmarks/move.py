@@ -266,12 +266,6 @@ def _line(name: str, seconds: list[float], rows: int = 0) -> None:
     print(f"{name:26}{min(seconds):9.2f}{median:9.2f}{max(seconds):9.2f}{'':13}{rate:9}{len(seconds):7}")
 
 
-def machine() -> str:
-    """Return a line on the machine's processors and memory."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
-    return f"{len(os.sched_getaffinity(0))} processors, {memory:.0f} GiB of memory"
-
-
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=pathlib.Path)
@@ -280,7 +274,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, required=True)
     words = parser.parse_args()
     installation = clusters.installations()[0]
-    print(f"\nThe move from SQLite, on {machine()}, PostgreSQL {installation.major}", flush=True)
+    print(f"\nThe move from SQLite, on {measured.machine()}, PostgreSQL {installation.major}", flush=True)
     folder = pathlib.Path(tempfile.mkdtemp(prefix="move-", dir=words.folder))
     try:
         base = homeserver.make(folder, words.synapse)
