@@ -228,7 +228,7 @@ def excess(budget: Budget, own: dict) -> str:
     )
 
 
-def bar(budget: Budget) -> list[str]:
+def drawn(budget: Budget) -> list[str]:
     """Return lines of text that show how the host's memory is divided in the worst case."""
     outside = budget.memory - budget.system - budget.synapse - budget.budget
     parts = [
@@ -243,13 +243,13 @@ def bar(budget: Budget) -> list[str]:
         (".", "free even then, for cached files", budget.budget - budget.envelope),
     ]
     parts = [part for part in parts if part[2] > 0]
-    drawn, ends, total = "", 0, sum(count for _letter, _name, count in parts)
+    line, ends, total = "", 0, sum(count for _letter, _name, count in parts)
     for letter, _name, count in parts:
         ends += count
-        drawn += letter * (round(_BAR * ends / total) - len(drawn))
+        line += letter * (round(_BAR * ends / total) - len(line))
     head = f"Memory {budget.memory // MB} MB, PostgreSQL's budget {budget.budget // MB} MB,"
     worst = f"of which it takes {budget.envelope // MB} MB in the worst case, {100 * budget.envelope // budget.budget} %:"
-    return [head, worst, f"[{drawn}]", *(f" {sign}  {name:32}{count // MB:>8} MB" for sign, name, count in parts)]
+    return [head, worst, f"[{line}]", *(f" {sign}  {name:32}{count // MB:>8} MB" for sign, name, count in parts)]
 
 
 def size(count: int) -> str:
@@ -509,7 +509,7 @@ def _given(own: dict) -> dict[str, float]:
             if isinstance(value, bool):
                 raise ValueError("it is a boolean")
             amount = _settings.quantity(str(value), _UNITS[worth] if worth else None)
-            if not amount >= -1 or amount > 1 << 53:
+            if amount < -1 or amount > 1 << 53:
                 raise ValueError("it is out of range")
         except (ValueError, OverflowError) as error:
             raise Refusal(f"The parameter {name} cannot be {value!r}: {error}.", "Correct the value.") from None

@@ -211,7 +211,7 @@ def main() -> None:
         comments={name: setting.comment for name, setting in found.items()},
         reasons={name: {**dataclasses.asdict(setting), "reason": setting.reason} for name, setting in found.items()},
         budget=budget.parts(),
-        bar=_tuning.bar(budget),
+        bar=_tuning.drawn(budget),
     )
 
 

@@ -291,7 +291,7 @@ def test_more_memory_never_means_less_of_anything(host, more):
 
 @given(hosts)
 def test_the_bar_shows_the_whole_memory(host):
-    lines = _tuning.bar(divided(host))
+    lines = _tuning.drawn(divided(host))
     shown = sum(int(re.search(r"(\d+) MB$", line)[1]) for line in lines[3:])
     assert host.memory // MB - len(lines) <= shown <= host.memory // MB
     assert 60 <= len(lines[2]) <= 63
@@ -299,7 +299,7 @@ def test_the_bar_shows_the_whole_memory(host):
 
 
 def test_the_bar_is_for_reading():
-    assert _tuning.bar(_tuning.divide(_tuning.Host(memory=4 * GB, cpus=2, synapse_on_host=True))) == [
+    assert _tuning.drawn(_tuning.divide(_tuning.Host(memory=4 * GB, cpus=2, synapse_on_host=True))) == [
         "Memory 4096 MB, PostgreSQL's budget 2048 MB,",
         "of which it takes 1842 MB in the worst case, 89 %:",
         "[ssssssSSSSSSSSSSSSSSSSSSSSSSSSBBBBBBBBmmvvqqqqqqqqqqqqqqp...]",
