@@ -29,8 +29,9 @@ SYNAPSE_SHARE, SYNAPSE_LEAST, SYNAPSE_MOST, WORKER_MOST = 0.40, 128 * MB, 4 * GB
 LEAST_BUDGET = 128 * MB
 ENVELOPE = 0.90
 
-# What a server's process takes for itself beside all of that, measured as private memory (smaps) on PostgreSQL 15: one that has
-# read and written 40 of Synapse's tables 2.5 MB, all 170 of them 5 MB; and others, such as the checkpointer, below 1 MB.
+# What a server's process takes for itself beside all of that. Private memory (smaps) on PostgreSQL 15, of one that has read and
+# written 40 of Synapse's tables, was 2.5 MB; under `make bench ONLY=tuning` 3 MB, less the postmaster's and a sort of 3 MB. Of
+# others, such as the checkpointer, it was below 1 MB.
 EXECUTOR, OTHER_PROCESS = 3 * MB, 1 * MB
 
 # Processes beside those of connections, parallel workers and autovacuum: checkpointer, writers, launchers, the postmaster.
