@@ -65,6 +65,9 @@ _PATH = re.compile(rf'[{_SPACE}]*(?:"((?:[^"]|"")*)"|([^,"{_SPACE}](?:[^,]*[^,{_
 _SECRET = re.compile(r"conninfo|_command$|passw|passphrase|secret|token|credential|salt|getkey|(^|[._])key$", re.IGNORECASE)
 NOT_SHOWN = "(not shown)"
 
+# Parameters of the server's own whose names say so, and that are switches and choices.
+_NO_SECRETS = ("password_encryption", "ssl_passphrase_command_supports_reload", "md5_password_warnings")
+
 # The place of a value that comes from no file.
 COMMAND_LINE = "the server's command line"
 
@@ -119,6 +122,12 @@ def elements(name: str, text: str) -> list[str]:
 def secret(name: str, row: dict | None) -> bool:
     """Tell whether the value of the parameter ``name``, whose ``row`` is None for one unknown, must not be shown."""
     return (row is None or row["vartype"] == "string") and bool(_SECRET.search(name))
+
+
+def secrets(settings: dict) -> set[str]:
+    """Return the values of a task's ``settings`` that Ansible must not show, by their names: no server has been asked yet."""
+    hidden_ones = {name: value for name, value in settings.items() if secret(str(name), None)}
+    return {str(value) for name, value in hidden_ones.items() if value and str(name).lower() not in _NO_SECRETS}
 
 
 def wished(parameters: dict, settings: dict) -> dict[str, str]:

@@ -27,6 +27,10 @@ SYSTEM_SHARE, SYSTEM_LEAST, SYSTEM_MOST = 0.10, 64 * MB, 1 * GB
 SYNAPSE_SHARE, SYNAPSE_LEAST, SYNAPSE_MOST, WORKER_MOST = 0.40, 128 * MB, 4 * GB, 1 * GB
 
 LEAST_BUDGET = 128 * MB
+
+# Memory that a host can be said to have: with more than 32 TB, shared_buffers would be larger than the server can have it.
+LEAST_MEMORY, MOST_MEMORY = 64 * MB, 16 * 1024 * GB
+
 ENVELOPE = 0.90
 
 # What a server's process takes for itself beside all of that. Private memory (smaps) on PostgreSQL 15, of one that has read and
@@ -40,6 +44,7 @@ BACKGROUND = 6
 # The server's defaults that the model builds on (manual, Server Configuration).
 MAX_CONNECTIONS = 100
 MAX_WORKER_PROCESSES = 8
+MAX_PARALLEL_WORKERS = 8
 AUTOVACUUM_WORKERS = 3
 LEAST_WORK_MEM = 64 * KB
 LEAST_WAL_BUFFERS, WAL_SEGMENT, WAL_BLOCK = 64 * KB, 16 * MB, 8 * KB
@@ -177,10 +182,12 @@ def divide(host: Host, own: dict | None = None) -> Budget:
     _require_sensible(host)
     given = _given(own or {})
     available, system, synapse, budget = _budget(host)
-    executors = max(host.connections, given.get("max_connections", 0)) + given.get("max_parallel_workers", host.cpus)
+    connections = max(host.connections, given.get("max_connections", 0))
+    executors = connections + given.get("max_parallel_workers", _parallel(host))
     shares = _shares(host, budget)
     if given.get("autovacuum_work_mem", 0) < 0:
-        given["autovacuum_work_mem"] = given.get("maintenance_work_mem", _rounded(shares["maintenance_work_mem"]))
+        del given["autovacuum_work_mem"]
+        shares["autovacuum_work_mem"] = given.get("maintenance_work_mem", shares["maintenance_work_mem"])
     # Each is rounded down from its exact share, and the rest counted without the rounding: so every value grows with the memory.
     exact = {**shares, **{name: value for name, value in given.items() if name in shares}}
     exact["wal_buffers"] = given.get("wal_buffers", _wal_buffers(exact["shared_buffers"]))
@@ -191,7 +198,7 @@ def divide(host: Host, own: dict | None = None) -> Budget:
         synapse=synapse,
         budget=budget,
         limited=host.limit is not None and budget == host.limit,
-        connections=executors - given.get("max_parallel_workers", host.cpus),
+        connections=connections,
         executors=executors,
         # One sort, and one hash table of hash_mem_multiplier times work_mem: 1 in version 14, 2 from 15 on (manual, Memory).
         uses=1 + given.get("hash_mem_multiplier", 1 if host.server_version < 15 else 2),
@@ -211,8 +218,10 @@ def settings(host: Host, own: dict | None = None) -> dict[str, Setting]:
     """Return ``{name: Setting}`` for ``host``; one's ``own`` are among them as they were given. Refusal as divide()."""
     own = own or {}
     found = _proposed(host, divide(host, own))
+    given = {name.lower() for name in own}
+    contexts = {name: found.pop(name).context for name in given & set(found)}
     for name, value in own.items():
-        context = found.pop(name.lower()).context if name.lower() in found else ""
+        context = contexts.get(name.lower(), "")
         found[name] = Setting(value, "Set by the play", _instead(host, own, name), "the administrator", context)
     return found
 
@@ -276,7 +285,7 @@ def _budget(host: Host) -> tuple[int, int, int, int]:
         raise Refusal(
             f"Of {available // MB} MB of memory, {max(budget, 0) // MB} MB remain for PostgreSQL after {system // MB} MB for the "
             f"system and {synapse // MB} MB for Synapse{limited}; it needs {LEAST_BUDGET // MB} MB.",
-            "Give it a larger share, or a host with more memory.",
+            "Raise that limit (MemoryMax of its service)." if limited else "Give it a larger share, or a host with more memory.",
         )
     return available, system, synapse, budget
 
@@ -295,6 +304,11 @@ def _wal_buffers(shared_buffers: int) -> int:
     return min(max(shared_buffers // 32 // WAL_BLOCK * WAL_BLOCK, LEAST_WAL_BUFFERS), WAL_SEGMENT)
 
 
+def _parallel(host: Host) -> int:
+    """Return how many parallel workers there may be: Synapse's queries are short, and on many processors few are enough."""
+    return min(host.cpus, MAX_PARALLEL_WORKERS)
+
+
 def _most_of_a_vacuum(host: Host) -> int:
     """Return the bytes that a vacuum may have: before 17 it could not use more than 1 GB (release notes of 17)."""
     return MOST_MAINTENANCE if host.server_version >= 17 else GB
@@ -310,7 +324,7 @@ def _work_mem(found: Budget, host: Host, given: dict) -> int:
             f"{found.connections} connections and {found.executors - found.connections} parallel workers leave "
             f"{each // KB} kB of work_mem for each in a budget of {found.budget // MB} MB"
             f"{f' with your {yours}' if yours else ''}; the server needs {LEAST_WORK_MEM // KB} kB.",
-            "Lower the pools of Synapse's processes (cp_max), give PostgreSQL more memory"
+            "Lower the pools of Synapse's processes (cp_max) or max_parallel_workers, give PostgreSQL more memory"
             f"{', or lower your own values or set work_mem as well' if yours else ''}.",
         )
     return each
@@ -457,7 +471,11 @@ def _processes(host: Host) -> dict[str, Setting]:
             "restart",
         ),
         "max_parallel_workers": Setting(
-            str(host.cpus), "As many as can run at once", fed, "manual, Worker Processes; pgtune", "reload"
+            str(_parallel(host)),
+            f"One for each processor, at most {MAX_PARALLEL_WORKERS}, the default: Synapse's queries are short",
+            fed,
+            "manual, Worker Processes",
+            "reload",
         ),
         "max_parallel_workers_per_gather": Setting(
             helpers,
@@ -536,7 +554,12 @@ def _rounded(count: int) -> int:
 def _require_sensible(host: Host) -> None:
     if not 0 < host.share <= 1:
         raise Refusal(f"The share of the memory is {host.share}.", "Give a number above 0 and up to 1.")
-    counts = (("connections", 1, 262143 - RESERVED_CONNECTIONS), ("cpus", 1, 1024), ("synapse_processes", 1, 1000))
+    if not LEAST_MEMORY <= host.memory <= MOST_MEMORY:
+        raise Refusal(
+            f"The memory is {host.memory // MB} MB.", f"Give one from {LEAST_MEMORY // MB} MB to {MOST_MEMORY // GB // 1024} TB."
+        )
+    # The server's limit of all processes is 262143 (MAX_BACKENDS, src/include/postmaster/postmaster.h).
+    counts = (("connections", 1, 200000), ("cpus", 1, 1024), ("synapse_processes", 1, 1000))
     for name, least, most in counts:
         if not least <= getattr(host, name) <= most:
             raise Refusal(f"The number of {name} is {getattr(host, name)}.", f"Give one from {least} to {most}.")

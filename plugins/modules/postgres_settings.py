@@ -199,7 +199,7 @@ table:
   elements: str
   sample:
     - parameter       old    new  needs    reason
-    - shared_buffers  128MB  1GB  restart  25 % of the budget of 4096MB
+    - shared_buffers  128MB  1GB  restart  25 % of the budget (budget 4096MB).
 settings_text:
   description: The parameters as lines of a configuration file, with their comments and without values that may be secrets.
   returned: always
@@ -210,6 +210,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
     _connection,
+    _settings,
     _settings_file,
     _settings_system,
 )
@@ -226,7 +227,9 @@ def main() -> None:
             at_least=dict(type="list", elements="str", default=[]),
         ),
         supports_check_mode=True,
+        no_log=True,  # parameters may hold secrets, and the options would be in the host's log
     )
+    module.no_log_values.update(_settings.secrets(module.params["settings"]))
     with told_to(module):
         with _connection.session(module.params, autocommit=True, what="postgres_settings") as connection:
             way = _settings_system if module.params["method"] == "alter_system" else _settings_file
@@ -237,6 +240,11 @@ def main() -> None:
         module.warn(
             f"The server does not let this role set {', '.join(result['not_permitted'])} by ALTER SYSTEM: set them in the "
             "provider's console; their lines are in settings_text."
+        )
+    if result["reload_required"] and not module.check_mode:
+        module.warn(
+            "The values are set, but this role may not make the server load them: have the provider reload it, or GRANT EXECUTE "
+            "ON FUNCTION pg_reload_conf() to the role."
         )
     if result["not_visible"]:
         module.warn(

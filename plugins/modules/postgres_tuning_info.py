@@ -67,7 +67,8 @@ options:
     default: 1
   settings:
     description:
-      - Parameters of your own, by name. They are returned among the others as they are, and win over the computed ones.
+      - Parameters of your own, by name. They win over the computed ones, and those that the model knows are returned as they are.
+      - Others are not returned, since they may hold secrets; set them beside the returned ones.
     type: dict
     default: {}
   server_version:
@@ -94,7 +95,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 settings:
-  description: The parameters, as the option O(matrixops.synapse_postgres.postgres_settings#module:settings) takes them.
+  description:
+    - The model's parameters, as the option O(matrixops.synapse_postgres.postgres_settings#module:settings) takes them, those of
+      O(settings) among them as they are.
   returned: always
   type: dict
   sample:
@@ -193,23 +196,26 @@ def main() -> None:
             settings=dict(type="dict", default={}),
         ),
         supports_check_mode=True,
+        no_log=True,  # one's own parameters may hold secrets, and the options would be in the host's log
     )
     params = dict(module.params)
     own, folder, given = params.pop("settings"), params.pop("data_directory"), params["memory"]
+    module.no_log_values.update(_settings.secrets(own))
     with told_to(module):
         params["memory"] = memory(given)
         params["limit"] = _memory.limit(folder) if folder and given is None else None
         params["cpus"] = _memory.processors() if params["cpus"] is None else params["cpus"]
         host = _tuning.Host(**params)
         found, budget = _tuning.settings(host, own), _tuning.divide(host, own)
+    known = {name: setting for name, setting in found.items() if setting.context}
     excess = _tuning.excess(budget, own)
     if excess:
         module.warn(excess)
     module.exit_json(
         changed=False,
-        settings={name: setting.value for name, setting in found.items()},
+        settings={name: setting.value for name, setting in known.items()},
         comments={name: setting.comment for name, setting in found.items()},
-        reasons={name: {**dataclasses.asdict(setting), "reason": setting.reason} for name, setting in found.items()},
+        reasons={name: {**dataclasses.asdict(setting), "reason": setting.reason} for name, setting in known.items()},
         budget=budget.parts(),
         bar=_tuning.drawn(budget),
     )

@@ -33,8 +33,12 @@ def test_settings_reasons_and_budget_tell_the_same(run):
 
 
 def test_ones_own_settings_come_back_as_they_are_and_are_counted(run):
-    own = {"shared_buffers": "1GB", "work_mem": "64MB", "log_connections": True}
-    result = run("postgres_tuning_info", {"memory": "4GB", "cpus": 2, "settings": own})
+    own = {"shared_buffers": "1GB", "work_mem": "64MB"}
+    result = run(
+        "postgres_tuning_info", {"memory": "4GB", "cpus": 2, "settings": {**own, "primary_conninfo": "password=swordfish"}}
+    )
+    assert "swordfish" not in result["output"] and result["comments"]["primary_conninfo"].startswith("Set by the play.")
+    assert "primary_conninfo" not in result["settings"]
     assert {name: result["settings"][name] for name in own} == own
     assert result["reasons"]["shared_buffers"]["inputs"] == {"computed": "912MB"}
     assert result["budget"]["envelope"] > result["budget"]["envelope_limit"]
@@ -88,7 +92,7 @@ def own_group():
         ({"memory": "4GiB"}, "'GiB' is not a unit"),
         ({"memory": "much"}, "not a number"),
         ({"memory": ""}, "not a number"),
-        ({"memory": "-4GB"}, "more memory"),
+        ({"memory": "-4GB"}, "from 64 MB to 16 TB"),
         ({"memory": "100MB"}, "more memory"),
         ({"share": 0}, "above 0"),
         ({"share": 1.5}, "up to 1"),

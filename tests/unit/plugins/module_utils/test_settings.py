@@ -252,3 +252,14 @@ def test_secrets_are_hidden_and_nothing_else():
         "my.password = (not shown)\nDateStyle = 'iso'\npassword_encryption = md5\ninclude 'x.conf'\n"
         "ssl_passphrase_command =\n# A comment.\n"
     )
+
+
+def test_what_ansible_is_not_to_show():
+    settings = {
+        "primary_conninfo": "password=x",
+        "my.token": 5,
+        "work_mem": "4MB",
+        "restore_command": "",
+        "Password_Encryption": "md5",
+    }
+    assert _settings.secrets(settings) == {"password=x", "5"}
