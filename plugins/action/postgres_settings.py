@@ -31,6 +31,6 @@ class ActionModule(ActionBase):
 
 
 def _fitted(line: str) -> str:
-    """Return ``line``, cut off where a terminal ends; a log has it whole."""
+    """Return ``line``, cut off where a terminal ends."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else len(line)
     return line if len(line) <= width else f"{line[: width - 1]}…"

@@ -549,7 +549,7 @@ def test_a_server_that_others_run_is_tuned_as_far_as_they_let_us(site):
     tasks = [{"name": "Server", "ansible.builtin.include_role": {"name": "matrixops.synapse_postgres.postgres_server"}}]
     play.write_text(yaml.safe_dump([{"name": "Theirs", "hosts": "postgres", "gather_facts": False, "tasks": tasks}]))
     told = {"postgres_server_memory": "2GB", "postgres_server_cpus": 2, "postgres_server_settings": {"max_wal_size": "3GB"}}
-    shown = ("25 % of the budget", "max_wal_size", "PostgreSQL's budget 1024 MB", "shared_buffers, wal_buffers")
+    shown = ("25 % of the budget", "max_wal_size", "PostgreSQL's budget 1843 MB", "shared_buffers, wal_buffers")
     values = "SELECT name, setting FROM pg_settings WHERE name IN ('work_mem', 'max_wal_size', 'shared_buffers') ORDER BY name"
     before = site.cluster.rows(values)
 
@@ -562,8 +562,8 @@ def test_a_server_that_others_run_is_tuned_as_far_as_they_let_us(site):
         assert foretold.changed == 1 and not foretold.missing(*shown) and site.cluster.rows(values) == before
         done = site.play(str(play), **told)
         assert done.changed == 1 and not done.missing(*shown, "Those who run it have to restart it")
-        # 2048 - 204.8 - 819.2 = 1024; 921.6 - 256 - 8 - 64 - 96 - 75 = 422.6, by 66
-        assert site.cluster.rows(values) == [("max_wal_size", "3072"), ("shared_buffers", before[1][1]), ("work_mem", "6528")]
+        # 2048 - 204.8 = 1843.2; 1658.9 - 460.8 - 14.4 - 115.2 - 172.8 - 75 = 820.7, by 66
+        assert site.cluster.rows(values) == [("max_wal_size", "3072"), ("shared_buffers", before[1][1]), ("work_mem", "12672")]
         again = site.play(str(play), **told)
         assert again.changed == 0 and not again.missing("These settings wait for a restart", "shared_buffers")
 
@@ -572,7 +572,7 @@ def test_a_server_that_others_run_is_tuned_as_far_as_they_let_us(site):
         site.cluster.set("work_mem", "")
         login = {**site.cluster.login, "login_user": "provided", "login_password": "provided"}
         listed = site.play(str(play), postgres_server_external_login=login, **told)
-        assert listed.changed == 0 and not listed.missing("25 % of the budget", "console", "work_mem = '6528kB'")
+        assert listed.changed == 0 and not listed.missing("25 % of the budget", "console", "work_mem = '12672kB'")
         assert site.cluster.rows("SELECT count(*) FROM pg_file_settings WHERE sourcefile LIKE '%%auto.conf'") == [(0,)]
     finally:
         site.cluster.rows("ALTER SYSTEM RESET ALL")
