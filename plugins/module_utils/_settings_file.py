@@ -37,19 +37,20 @@ def _content(path: str) -> bytes | None:
         return stream.read()
 
 
-def _write(module, path: str, data: bytes | None, private: bool = False) -> None:
+def _write(module, path: str, data: bytes | None, reader: os.stat_result | None = None) -> None:
     """Put ``data`` into the file at once, or remove it for None; a new file is for everybody to read, like its siblings.
 
-    A ``private`` one holds a secret: only its owner, who is the server, and its group may read it.
+    One that holds a secret is for its ``reader`` alone, who owns this: the server, and its group. Who could read it as
+    everybody could, as the server can a file of root's, has to own it then.
     """
     if data is None:
         os.unlink(path)
         return
     if not os.path.exists(path):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        _give(path, os.stat(os.path.dirname(path)), _PRIVATE if private else _PUBLIC)
-    elif private:
-        os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) & ~0o007)
+        _give(path, reader or os.stat(os.path.dirname(path)), _PRIVATE if reader else _PUBLIC)
+    elif reader and os.stat(path).st_mode & 0o007:
+        _give(path, reader, stat.S_IMODE(os.stat(path).st_mode) & ~0o007)
     handle, draft = tempfile.mkstemp(dir=module.tmpdir)
     with open(handle, "wb") as stream:
         stream.write(data)
@@ -58,9 +59,9 @@ def _write(module, path: str, data: bytes | None, private: bool = False) -> None
 
 def _give(path: str, like: os.stat_result, mode: int) -> None:
     """Give the file the ``mode`` and, where we may, the owner of what is ``like`` this."""
-    os.chmod(path, mode)
     if os.geteuid() == 0:
         os.chown(path, like.st_uid, like.st_gid)
+    os.chmod(path, mode)
 
 
 def _copy(path: str) -> str:
@@ -89,19 +90,19 @@ def _keep(path: str, before: bytes | None) -> None:
 
 
 @contextlib.contextmanager
-def _written(module, path: str, before: bytes | None, after: bytes, private: bool, keep: bool):
+def _written(module, path: str, before: bytes | None, after: bytes, reader: os.stat_result | None, keep: bool):
     """Have ``after`` in the file within the block, and for good unless the block raises; ``keep`` a copy of ``before``."""
-    mode = stat.S_IMODE(os.stat(path).st_mode) if before is not None else None
+    like = os.stat(path) if before is not None else None
     if keep:
         _keep(path, before)
     try:
-        _write(module, path, after, private)
+        _write(module, path, after, reader)
         yield
     except BaseException:
         if _content(path) != before:
             _write(module, path, before)
-        if mode is not None and stat.S_IMODE(os.stat(path).st_mode) != mode:
-            os.chmod(path, mode)
+        if like is not None:
+            _give(path, like, stat.S_IMODE(like.st_mode))
         if keep:
             os.unlink(_copy(path))
         raise
@@ -176,7 +177,8 @@ def step(module, cursor) -> dict:
         lines, order = _foretold(cursor, known, settings, path, before != after)
     elif changed:
         private = any(_settings.secret(name, known.get(name.lower())) for name in settings)
-        rewritten = _written(module, path, before, after, private, keep) if before != after else contextlib.nullcontext()
+        reader = os.stat(known["data_directory"]["setting"]) if private else None
+        rewritten = _written(module, path, before, after, reader, keep) if before != after else contextlib.nullcontext()
         lines = _loaded(cursor, known, settings, path, rewritten)
         now = _settings.parameters(cursor)
     else:
