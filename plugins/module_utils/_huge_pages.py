@@ -99,7 +99,7 @@ class Kernel:
         """Return the Pool of pages of ``page_size`` bytes, 0 for the default size; None when this kernel has none."""
         size = (page_size or self.page_size()) // _tuning.KB
         folder = os.path.join(self.root, f"sys/kernel/mm/hugepages/hugepages-{size}kB")
-        texts = [_text(os.path.join(folder, f"{name}_hugepages")).strip() for name in ("nr", "surplus", "free", "resv")]
+        texts = [_memory.text_of(os.path.join(folder, f"{name}_hugepages")).strip() for name in ("nr", "surplus", "free", "resv")]
         if not all(text.isdigit() for text in texts):
             return None
         total, surplus, free, promised = map(int, texts)
@@ -177,15 +177,17 @@ def render(kept: Kept) -> str:
 def at_boot(root: str, path: str) -> Boot:
     """Return what the pool has after a boot without our file at ``path``: by the kernel's command line, or by sysctl.d(5)."""
     files: dict[str, str] = {}
-    for folder in _SYSCTL_FOLDERS:
-        for name in _names(os.path.join(root, folder)):
-            files.setdefault(name, os.path.join(root, folder, name))
+    for folder in (os.path.join(root, folder) for folder in _SYSCTL_FOLDERS):
+        # Our file has its place among the others before it is written, too.
+        ours = [os.path.basename(path)] if _settings.same_file(folder, os.path.dirname(path)) else []
+        for name in (name for name in _names(folder) + ours if name.endswith(".conf")):
+            files.setdefault(name, os.path.join(folder, name))
     total, place, passed = _command_line(root), "", False
     for name in sorted(files):
         if _settings.same_file(files[name], path):
             passed = True
             continue
-        found = _LINE.findall(_text(files[name]))
+        found = _LINE.findall(_memory.text_of(files[name]))
         if found:
             total, place = int(found[-1]), files[name] if passed else ""
     return Boot(total, place)
@@ -247,9 +249,9 @@ def limit(root: str, process: int, page_size: int) -> int | None:
 
 def may_share(root: str, process: int) -> bool:
     """Tell whether ``process`` is of the group whose System V shared memory may have huge pages (vm.hugetlb_shm_group)."""
-    status = _text(os.path.join(root, "proc", str(process), "status"))
+    status = _memory.text_of(os.path.join(root, "proc", str(process), "status"))
     groups = " ".join(re.findall(r"^(?:Gid|Groups):(.*)$", status, re.MULTILINE)).split()
-    return _text(os.path.join(root, "proc/sys/vm/hugetlb_shm_group")).strip() in groups
+    return _memory.text_of(os.path.join(root, "proc/sys/vm/hugetlb_shm_group")).strip() in groups
 
 
 def _first(pool: Pool, kept: Kept | None, server: str, needed: int, ours: int, boot: Boot) -> Aim:
@@ -283,7 +285,7 @@ def _all(kept: Kept) -> int:
 
 def _numbers(root: str) -> dict[str, int]:
     """Return the numbers of /proc/meminfo: kB, or pages of HugePages_Total and its like."""
-    text = _text(os.path.join(root, "proc/meminfo"))
+    text = _memory.text_of(os.path.join(root, "proc/meminfo"))
     return {name: int(number) for name, number in re.findall(r"^(\w+):\s+(\d+)(?: kB)?$", text, re.MULTILINE)}
 
 
@@ -291,7 +293,7 @@ def _command_line(root: str) -> int:
     """Return the pages of the default size that the kernel's command line asks for (hugepages, after hugepagesz)."""
     size = default = _numbers(root).get("Hugepagesize", 0)
     total = 0
-    for name, value in re.findall(r"(?:^|\s)(hugepagesz|hugepages)=(\w+)", _text(os.path.join(root, "proc/cmdline"))):
+    for name, value in re.findall(r"(?:^|\s)(hugepagesz|hugepages)=(\w+)", _memory.text_of(os.path.join(root, "proc/cmdline"))):
         if name == "hugepagesz":
             number, unit = re.fullmatch(r"(\d*)(\w*)", value).groups()
             size = int(number or 0) * {"K": 1, "M": 1024, "G": 1024**2}.get(unit.upper(), 0)
@@ -302,19 +304,10 @@ def _command_line(root: str) -> int:
 
 def _names(folder: str) -> list[str]:
     try:
-        return [name for name in os.listdir(folder) if name.endswith(".conf")]
+        return os.listdir(folder)
     except OSError:
         return []
 
 
 def _megabytes(size: int) -> str:
     return f"{size // _tuning.MB} MB"
-
-
-def _text(path: str) -> str:
-    """Return what the file holds, nothing when there is none or it may not be read."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return stream.read()
-    except OSError:
-        return ""

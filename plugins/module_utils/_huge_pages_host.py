@@ -17,7 +17,13 @@ import shutil
 import subprocess
 import tempfile
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _account, _huge_pages, _settings, _tuning
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
+    _account,
+    _connection,
+    _huge_pages,
+    _settings,
+    _tuning,
+)
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 # The servers that count huge pages themselves, and that tell whether they have them (release notes of 15 and of 17).
@@ -32,7 +38,11 @@ _READ_BY_IT = ("PG_VERSION", os.path.join("global", "pg_control"), "postgresql.a
 
 @dataclasses.dataclass(frozen=True)
 class Server:
-    """The running server: its postmaster's number, its files, and since when it runs, in seconds since the epoch."""
+    """The running server: its postmaster's number, its files, and since when it runs, in seconds since the epoch.
+
+    What /proc tells of the postmaster is read as its own ``account``: root may lack the right to look into the processes of
+    others (CAP_SYS_PTRACE, which containers are not given).
+    """
 
     process: int
     data: str
@@ -40,6 +50,7 @@ class Server:
     block: int
     version: int
     started: float
+    account: _account.Account
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +76,12 @@ class Future:
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """All that is found before anything is changed. ``ours`` are the pages that the server holds now, ``text`` our file's."""
+    """All that is found before anything is changed. ``ours`` are the pages that the server holds now, ``text`` our file's.
 
-    server: Server
+    There is no ``server`` when its process cannot be seen from here.
+    """
+
+    server: Server | None
     future: Future
     pool: _huge_pages.Pool | None
     ours: int
@@ -102,7 +116,14 @@ class State:
 def step(module, cursor, root: str = "/") -> dict:
     """Bring the pool and our file to what the server needs, or foretell it; return the module's result."""
     kernel = _huge_pages.Kernel(root)
-    state = _found(module, cursor, kernel)
+    _settings.require_superuser(cursor)
+    known = _settings.parameters(cursor)
+    wished = _settings.wished(known, module.params["settings"])
+    try:
+        server = _server(cursor, known, root)
+    except Refusal as refusal:
+        return _unseen(module, kernel, known, wished, refusal)
+    state = _found(module, cursor, kernel, server, known, wished)
     problem = _problem(state, root)
     aim, notes = (None, problem) if problem else _aim(state, kernel)
     pool, text = state.pool, state.text
@@ -116,19 +137,14 @@ def step(module, cursor, root: str = "/") -> dict:
     return _result(state, pool, text, notes, bool(problem))
 
 
-def _found(module, cursor, kernel: _huge_pages.Kernel) -> State:
-    """Return the State; Refusal when the server does not run on this host, or does not tell us of itself."""
-    _settings.require_superuser(cursor)
-    known = _settings.parameters(cursor)
-    wished = _settings.wished(known, module.params["settings"])
-    server = _server(cursor, known, kernel.root)
-    account = _account.owner(server.data)
+def _found(module, cursor, kernel: _huge_pages.Kernel, server: Server, known: dict, wished: dict) -> State:
+    """Return the State with the ``wished`` settings."""
     future = _known_future(known, wished)
     if server.version >= _COUNTING:
-        future = _counted_future(server, account, known, wished, _settings.file_lines(cursor), kernel.root)
+        future = _counted_future(server, known, wished, _settings.file_lines(cursor), kernel.root)
     pool = kernel.pool(future.page_size if future.wished else 0)
-    ours = _huge_pages.held(kernel.root, server.process, pool.page_size) if pool else 0
-    status = known.get("huge_pages_status", {}).get("setting")
+    with _account.acting(server.account):
+        ours = _huge_pages.held(kernel.root, server.process, pool.page_size) if pool else 0
     counted = known.get(_COUNT, {}).get("setting")
     path = module.params["sysctl_file"]
     return State(
@@ -136,7 +152,7 @@ def _found(module, cursor, kernel: _huge_pages.Kernel) -> State:
         future=future,
         pool=pool,
         ours=ours,
-        in_use=status == "on" if server.version >= _TELLING else ours > 0,
+        in_use=_told_in_use(known) if server.version >= _TELLING else ours > 0,
         as_it_runs=counted == str(future.count) and known["huge_pages"]["setting"] != "off",
         text=_content(path),
         path=path,
@@ -144,14 +160,14 @@ def _found(module, cursor, kernel: _huge_pages.Kernel) -> State:
 
 
 def _server(cursor, known: dict, root: str) -> Server:
-    """Return the Server; Refusal when its processes are not among this host's."""
+    """Return the Server; Refusal when its process is not among this host's, or we may not look at it."""
     data = known["data_directory"]["setting"]
-    cursor.execute("SELECT extract(epoch FROM pg_catalog.pg_postmaster_start_time())")
-    started = float(cursor.fetchone()[0])
     try:
-        with open(os.path.join(data, "postmaster.pid"), encoding="utf-8", errors="replace") as stream:
-            process = int(stream.readline())
-        here = os.path.samefile(os.path.join(root, "proc", str(process), "cwd"), data)
+        account = _account.owner(data)
+        with _account.acting(account):
+            with open(os.path.join(data, "postmaster.pid"), encoding="utf-8", errors="replace") as stream:
+                process = int(stream.readline())
+            here = os.path.samefile(os.path.join(root, "proc", str(process), "cwd"), data)
     except (OSError, ValueError):
         here = False
     if not here:
@@ -160,7 +176,31 @@ def _server(cursor, known: dict, root: str) -> Server:
             "Run the task on the server's own host, as root or as the server's operating system user.",
         )
     version, block = cursor.connection.server_version, int(known["block_size"]["setting"])
-    return Server(process, data, known["config_file"]["setting"], block, version, started)
+    return Server(process, data, known["config_file"]["setting"], block, version, _connection.started(cursor), account)
+
+
+def _unseen(module, kernel: _huge_pages.Kernel, known: dict, wished: dict, refusal: Refusal) -> dict:
+    """Return the module's result for a server whose process cannot be seen, as the ``refusal`` says: nothing is changed."""
+    path = module.params["sysctl_file"]
+    state = State(
+        server=None,
+        future=_known_future(known, wished),
+        pool=kernel.pool(),
+        ours=0,
+        in_use=_told_in_use(known),
+        as_it_runs=False,
+        text=_content(path),
+        path=path,
+    )
+    # Who wants none, and has none from us, need not care.
+    concerned = state.future.wished or state.text is not None
+    notes = [refusal.found, refusal.remedy, *(_meanwhile(state) if state.future.wished else [])] if concerned else []
+    return _result(state, state.pool, state.text, notes, True)
+
+
+def _told_in_use(known: dict) -> bool:
+    """Tell whether the server says that its shared memory is in huge pages; before 17 it does not say."""
+    return known.get("huge_pages_status", {}).get("setting") == "on"
 
 
 def _known_future(known: dict, wished: dict) -> Future:
@@ -171,12 +211,12 @@ def _known_future(known: dict, wished: dict) -> Future:
     return Future(huge_pages=huge_pages, chosen=chosen, shared_buffers=blocks * int(known["block_size"]["setting"]))
 
 
-def _counted_future(server: Server, account: _account.Account, known: dict, wished: dict, lines: list[dict], root: str) -> Future:
+def _counted_future(server: Server, known: dict, wished: dict, lines: list[dict], root: str) -> Future:
     """Return the Future of the ``server`` with its files (their ``lines``) as they are and the ``wished`` settings."""
     chosen = {name.lower() for name in wished} | {(line["name"] or "").lower() for line in lines}
     try:
-        with _aside(server, account, wished) as folder:
-            asked = {name: _ask(server, account, folder, name, root) for name in (*_ASKED, _COUNT)}
+        with _aside(server, wished) as folder:
+            asked = {name: _ask(server, folder, name, root) for name in (*_ASKED, _COUNT)}
         return Future(
             huge_pages=asked["huge_pages"],
             chosen="huge_pages" in chosen or known["huge_pages"]["source"] == "command line",
@@ -186,17 +226,17 @@ def _counted_future(server: Server, account: _account.Account, known: dict, wish
             count=max(int(asked[_COUNT]), 0),
             words="" if int(asked[_COUNT]) >= 0 else "it was built for a system without them",
         )
-    except (RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         return dataclasses.replace(_known_future(known, wished), words=str(error))
 
 
 @contextlib.contextmanager
-def _aside(server: Server, account: _account.Account, wished: dict):
+def _aside(server: Server, wished: dict):
     """Yield a folder that passes for the data directory, with a configuration of the server's own and ``wished``.
 
-    Settings may hold secrets: nobody but the server's ``account`` sees into the folder.
+    Settings may hold secrets: nobody but the server's account sees into the folder.
     """
-    with _account.acting(account):
+    with _account.acting(server.account):
         folder = tempfile.mkdtemp(prefix="synapse-postgres-")
         try:
             os.mkdir(os.path.join(folder, "global"), 0o700)
@@ -212,24 +252,25 @@ def _aside(server: Server, account: _account.Account, wished: dict):
     try:
         yield folder
     finally:
-        with _account.acting(account):
+        with _account.acting(server.account):
             shutil.rmtree(folder)
 
 
-def _ask(server: Server, account: _account.Account, folder: str, name: str, root: str) -> str:
+def _ask(server: Server, folder: str, name: str, root: str) -> str:
     """Return the value of the parameter ``name`` with the configuration in ``folder``; RuntimeError in the program's words.
 
     It is started as the postmaster was, with the same words before ours, which then count, and in the same environment.
     """
     process = os.path.join(root, "proc", str(server.process))
-    program = os.readlink(os.path.join(process, "exe")).replace(" (deleted)", "")
-    words = _zero_ended(os.path.join(process, "cmdline"))[1:]
-    variables = [entry.partition("=") for entry in _zero_ended(os.path.join(process, "environ"))]
+    with _account.acting(server.account):
+        program = os.readlink(os.path.join(process, "exe")).replace(" (deleted)", "")
+        words = _zero_ended(os.path.join(process, "cmdline"))[1:]
+        variables = [entry.partition("=") for entry in _zero_ended(os.path.join(process, "environ"))]
     ours = {"config_file": f"{folder}/postgresql.conf", "data_directory": folder, "log_line_prefix": ""}
     ours = ["-D", folder, *(word for key, value in ours.items() for word in ("-c", f"{key}={value}")), "-C", name]
     try:
         done = subprocess.run(
-            account.command([program, *words, *ours]),
+            server.account.command([program, *words, *ours]),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

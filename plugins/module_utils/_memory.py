@@ -24,7 +24,7 @@ def usable(root: str = "/") -> int:
 
     The host's memory is MemTotal of /proc/meminfo (proc(5)). Raises Refusal when the host does not tell.
     """
-    text = _text(os.path.join(root, "proc/meminfo"))
+    text = text_of(os.path.join(root, "proc/meminfo"))
     found = re.search(r"^MemTotal:\s+(\d+) kB$", text, re.MULTILINE)
     if not found:
         raise Refusal("This host does not tell its memory in /proc/meminfo.", "Give it with the option memory.")
@@ -36,22 +36,31 @@ def limit(data_directory: str, root: str = "/") -> int | None:
 
     That is what MemoryMax of its service becomes. A server that does not run has no group.
     """
-    pid = _text(os.path.join(data_directory, "postmaster.pid")).split("\n")[0].strip()
-    return min(_memory_limits(root, pid), default=None) if pid.isdigit() else None
+    process = _postmaster(data_directory)
+    return min(_memory_limits(root, process), default=None) if process else None
 
 
-def processors(root: str = "/") -> int:
-    """Return how many processors' time processes here may take: what they may run on, or the least quota of our groups."""
+def processors(data_directory: str | None = None, root: str = "/") -> int:
+    """Return how many processors' time can be had: as many as processes here may run on, or the least quota.
+
+    Quotas are those of our control groups and of the ones of the server of ``data_directory``, if it runs: CPUQuota of its
+    service.
+    """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quotas = []
-    for folder, version in _groups(root, "self", "cpu"):
-        if version == 2:
-            words = _text(os.path.join(folder, "cpu.max")).split()
-        else:
-            words = [_text(os.path.join(folder, f"cpu.cfs_{name}_us")).strip() for name in ("quota", "period")]
-        if len(words) == 2 and words[0].isdigit() and words[1].isdigit() and int(words[1]):
-            quotas.append(-(-int(words[0]) // int(words[1])))
-    return max(1, min([allowed, *quotas]))
+    server = _postmaster(data_directory) if data_directory else ""
+    return max(1, min([allowed, *_quotas(root, "self"), *(_quotas(root, server) if server else [])]))
+
+
+def text_of(path: str) -> str:
+    """Return what the file holds, nothing when there is none or it may not be read.
+
+    Names of folders are in such files too, in whatever encoding they were given.
+    """
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+    except OSError:
+        return ""
 
 
 def limits(root: str, process: str, controller: str, names: tuple, split_names: tuple) -> list[int]:
@@ -63,8 +72,27 @@ def limits(root: str, process: str, controller: str, names: tuple, split_names: 
     found = []
     for folder, version in _groups(root, process, controller):
         for name in names if version == 2 else split_names:
-            text = _text(os.path.join(folder, name)).strip()
+            text = text_of(os.path.join(folder, name)).strip()
             found += [int(text)] if text.isdigit() and int(text) < 1 << 60 else []
+    return found
+
+
+def _postmaster(data_directory: str) -> str:
+    """Return the number of the process that is the server of ``data_directory``, empty when none runs."""
+    number = text_of(os.path.join(data_directory, "postmaster.pid")).split("\n")[0].strip()
+    return number if number.isdigit() else ""
+
+
+def _quotas(root: str, process: str) -> list[int]:
+    """Return the quotas of the control groups of ``process`` in processors, a part of one as a whole one."""
+    found = []
+    for folder, version in _groups(root, process, "cpu"):
+        if version == 2:
+            words = text_of(os.path.join(folder, "cpu.max")).split()
+        else:
+            words = [text_of(os.path.join(folder, f"cpu.cfs_{name}_us")).strip() for name in ("quota", "period")]
+        if len(words) == 2 and words[0].isdigit() and words[1].isdigit() and int(words[1]):
+            found.append(-(-int(words[0]) // int(words[1])))
     return found
 
 
@@ -76,7 +104,7 @@ def _memory_limits(root: str, process: str) -> list[int]:
 def _groups(root: str, process: str, controller: str) -> list[tuple[str, int]]:
     """Return the folders, each with its version of control groups, that may limit what ``process`` takes of ``controller``."""
     found = []
-    for line in _text(os.path.join(root, "proc", process, "cgroup")).splitlines():
+    for line in text_of(os.path.join(root, "proc", process, "cgroup")).splitlines():
         _number, controllers, group = line.split(":", 2)
         if not controllers:
             mounts, version = _VERSION_2, 2
@@ -89,12 +117,3 @@ def _groups(root: str, process: str, controller: str) -> list[tuple[str, int]]:
         for mount in dict.fromkeys(mounts):
             found += [(os.path.join(root, mount, *parts[:depth]), version) for depth in range(len(parts) + 1)]
     return found
-
-
-def _text(path: str) -> str:
-    """Return what the file holds, nothing when there is none or it may not be read."""
-    try:
-        with open(path, encoding="utf-8") as stream:
-            return stream.read()
-    except OSError:
-        return ""

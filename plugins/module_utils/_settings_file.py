@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import stat
 import tempfile
@@ -23,6 +24,67 @@ _PUBLIC, _PRIVATE = 0o644, 0o640
 _EMPTY = _settings.render({}, {}).encode()
 
 
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """What is found before anything is done: the ``known`` parameters, all files' ``lines``, and what ours held ``before``.
+
+    ``wishes`` are spelt as in a file, and some may be ``kept`` larger by another file, see larger_elsewhere(). The server was
+    ``started`` then, in seconds since the epoch; ``unloaded`` is whether it has not loaded our file as it is.
+    """
+
+    path: str
+    known: dict
+    lines: list[dict]
+    wishes: dict[str, str]
+    kept: dict[str, dict]
+    comments: dict[str, str]
+    before: bytes | None
+    started: float
+    unloaded: bool
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The wishes that our file is to give."""
+        return {name: text for name, text in self.wishes.items() if name not in self.kept}
+
+    @property
+    def text(self) -> str:
+        """What our file is to hold."""
+        return _settings.render(self.settings, self.comments)
+
+    @property
+    def after(self) -> bytes:
+        return self.text.encode("utf-8", "surrogateescape")
+
+    @property
+    def differs(self) -> bool:
+        """Whether our file has to be written."""
+        return self.before != self.after
+
+    @property
+    def changed(self) -> bool:
+        return self.differs or self.unloaded
+
+    def reader(self) -> os.stat_result | None:
+        """Return of whom a file with a secret of these settings has to be, None when there is no secret among them."""
+        private = any(_settings.secret(name, self.known.get(name.lower())) for name in self.settings)
+        return os.stat(self.known["data_directory"]["setting"]) if private else None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Done:
+    """What there is when it is done, or foretold: the ``known`` parameters and the files' ``lines``.
+
+    ``order`` is the server's order of reading where our lines are still to come, ``keep`` whether a copy is made of our file.
+    """
+
+    known: dict
+    lines: list[dict]
+    order: list[tuple[str, int]] | None
+    keep: bool
+    reload_required: bool
+
+
 def _content(path: str) -> bytes | None:
     """Return what the file holds, None when there is none; Refusal when it could not be written."""
     folder = os.path.dirname(path)
@@ -37,19 +99,20 @@ def _content(path: str) -> bytes | None:
         return stream.read()
 
 
-def _write(module, path: str, data: bytes | None, private: bool = False) -> None:
+def _write(module, path: str, data: bytes | None, reader: os.stat_result | None = None) -> None:
     """Put ``data`` into the file at once, or remove it for None; a new file is for everybody to read, like its siblings.
 
-    A ``private`` one holds a secret: only its owner, who is the server, and its group may read it.
+    One that holds a secret is for its ``reader`` alone, who owns this: the server, and its group. Who could read it as
+    everybody could, as the server can a file of root's, has to own it then.
     """
     if data is None:
         os.unlink(path)
         return
     if not os.path.exists(path):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        _give(path, os.stat(os.path.dirname(path)), _PRIVATE if private else _PUBLIC)
-    elif private:
-        os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) & ~0o007)
+        _give(path, reader or os.stat(os.path.dirname(path)), _PRIVATE if reader else _PUBLIC)
+    elif reader and os.stat(path).st_mode & 0o007:
+        _give(path, reader, stat.S_IMODE(os.stat(path).st_mode) & ~0o007)
     handle, draft = tempfile.mkstemp(dir=module.tmpdir)
     with open(handle, "wb") as stream:
         stream.write(data)
@@ -58,9 +121,9 @@ def _write(module, path: str, data: bytes | None, private: bool = False) -> None
 
 def _give(path: str, like: os.stat_result, mode: int) -> None:
     """Give the file the ``mode`` and, where we may, the owner of what is ``like`` this."""
-    os.chmod(path, mode)
     if os.geteuid() == 0:
         os.chown(path, like.st_uid, like.st_gid)
+    os.chmod(path, mode)
 
 
 def _copy(path: str) -> str:
@@ -89,19 +152,19 @@ def _keep(path: str, before: bytes | None) -> None:
 
 
 @contextlib.contextmanager
-def _written(module, path: str, before: bytes | None, after: bytes, private: bool, keep: bool):
+def _written(module, path: str, before: bytes | None, after: bytes, reader: os.stat_result | None, keep: bool):
     """Have ``after`` in the file within the block, and for good unless the block raises; ``keep`` a copy of ``before``."""
-    mode = stat.S_IMODE(os.stat(path).st_mode) if before is not None else None
+    like = os.stat(path) if before is not None else None
     if keep:
         _keep(path, before)
     try:
-        _write(module, path, after, private)
+        _write(module, path, after, reader)
         yield
     except BaseException:
         if _content(path) != before:
             _write(module, path, before)
-        if mode is not None and stat.S_IMODE(os.stat(path).st_mode) != mode:
-            os.chmod(path, mode)
+        if like is not None:
+            _give(path, like, stat.S_IMODE(like.st_mode))
         if keep:
             os.unlink(_copy(path))
         raise
@@ -156,55 +219,77 @@ def _previous(path: str, started: float, waiting: bool, will_be: bool, check_mod
 
 def step(module, cursor) -> dict:
     """Bring the file and the server to the wished state, or foretell it; return the result of the module postgres_settings."""
+    found = _looked(module, cursor)
+    return _told(module, found, _done(module, cursor, found))
+
+
+def _looked(module, cursor) -> _Found:
+    """Return what is found; Refusal when we are no superuser, or the settings cannot be as wished."""
     _settings.require_superuser(cursor)
-    known, comments = _settings.parameters(cursor), module.params["comments"]
+    known = _settings.parameters(cursor)
     path = module.params["path"] or os.path.join(os.path.dirname(known["config_file"]["setting"]), _FILE)
     wishes = _settings.wished(known, module.params["settings"])
     at_least = _settings_change.only_raised(known, module.params["at_least"])
     before, present = _content(path), _settings.file_lines(cursor)
     _settings.require_readable(present, path)
     kept = _settings_change.larger_elsewhere(known, present, wishes, at_least, path)
-    settings = {name: text for name, text in wishes.items() if name not in kept}
-    text = _settings.render(settings, comments)
-    after = text.encode("utf-8", "surrogateescape")
-    # A run that was interrupted between writing and reloading left a file newer than what the server has loaded.
-    unloaded = before is not None and os.stat(path).st_mtime > _connection.loaded(cursor)
-    changed, order, now = before != after or unloaded, None, known
-    started = _connection.started(cursor)
-    keep = before != after and not _copied(path, started) and not _pending(known, present, path, unloaded)
+    return _Found(
+        path=path,
+        known=known,
+        lines=present,
+        wishes=wishes,
+        kept=kept,
+        before=before,
+        comments=module.params["comments"],
+        started=_connection.started(cursor),
+        # A run that was interrupted between writing and reloading left a file newer than what the server has loaded.
+        unloaded=before is not None and os.stat(path).st_mtime > _connection.loaded(cursor),
+    )
+
+
+def _done(module, cursor, found: _Found) -> _Done:
+    """Have the file and the server as wished, or foretell it in check mode; Refusal when the server does not take it."""
+    known, path, order = found.known, found.path, None
+    keep = found.differs and not _copied(path, found.started) and not _pending(known, found.lines, path, found.unloaded)
     if module.check_mode:
-        lines, order = _foretold(cursor, known, settings, path, before != after)
-    elif changed:
-        private = any(_settings.secret(name, known.get(name.lower())) for name in settings)
-        rewritten = _written(module, path, before, after, private, keep) if before != after else contextlib.nullcontext()
-        lines = _loaded(cursor, known, settings, path, rewritten)
-        now = _settings.parameters(cursor)
+        lines, order = _foretold(cursor, known, found.settings, path, found.differs)
+    elif found.changed:
+        writing = _written(module, path, found.before, found.after, found.reader(), keep)
+        lines = _loaded(cursor, known, found.settings, path, writing if found.differs else contextlib.nullcontext())
+        known = _settings.parameters(cursor)
     else:
-        lines = _verified(cursor, known, settings, path)
-    overridden = _settings.overriding(now, lines, list(settings), path, order)
-    reload_required = module.check_mode and changed
-    rows = _settings_change.concerned(known, present, list(wishes), path)
-    texts = _settings_change.futures(rows, lines, settings, overridden, path)
-    waiting = _settings_change.awaiting_restart(now, texts, reload_required)
-    changes = _settings_change.changes(known, _settings_change.presents(rows, present), texts, waiting, unloaded)
+        lines = _verified(cursor, known, found.settings, path)
+    return _Done(known=known, lines=lines, order=order, keep=keep, reload_required=module.check_mode and found.changed)
+
+
+def _told(module, found: _Found, done: _Done) -> dict:
+    """Return the module's result, and remove the copy of the file that nothing waits for."""
+    known, path = found.known, found.path
+    overridden = _settings.overriding(done.known, done.lines, list(found.settings), path, done.order)
+    rows = _settings_change.concerned(known, found.lines, list(found.wishes), path)
+    texts = _settings_change.futures(rows, done.lines, found.settings, overridden, path)
+    waiting = _settings_change.awaiting_restart(done.known, texts, done.reload_required)
+    presents = _settings_change.presents(rows, found.lines)
+    changes = _settings_change.changes(known, presents, texts, waiting, found.unloaded)
     return {
-        "changed": changed,
+        "changed": found.changed,
         "path": path,
-        "previous": _previous(path, started, bool(waiting), keep, module.check_mode),
+        "previous": _previous(path, found.started, bool(waiting), done.keep, module.check_mode),
         "restart_required": bool(waiting),
         "restart_parameters": waiting,
-        "reload_required": reload_required,
+        "reload_required": done.reload_required,
         "overridden": {name: other["place"] for name, other in overridden.items()},
-        "kept": kept,
+        "kept": found.kept,
         "not_permitted": [],
         "not_visible": [],
         "changes": changes,
-        "table": _settings_change.table(changes, {}, comments),
-        "settings_text": _settings.hidden(known, text),
-        "diff": {
-            "before_header": path,
-            "after_header": path,
-            "before": _settings.hidden(known, (before or b"").decode("utf-8", "replace")),
-            "after": _settings.hidden(known, text),
-        },
+        "table": _settings_change.table(changes, {}, found.comments),
+        "settings_text": _settings.hidden(known, found.text),
+        "diff": _difference(found),
     }
+
+
+def _difference(found: _Found) -> dict:
+    before = (found.before or b"").decode("utf-8", "replace")
+    texts = [_settings.hidden(found.known, text) for text in (before, found.text)]
+    return {"before_header": found.path, "after_header": found.path, "before": texts[0], "after": texts[1]}

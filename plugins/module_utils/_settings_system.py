@@ -105,6 +105,38 @@ class _View:
         return _settings_change.alike(row, now, text)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """What is found before anything is done: our ``rights``, the ``view`` of the server, and what is to be done.
+
+    ``wishes`` are spelt as in a file, and some may be ``kept`` larger by one; the server keeps the parameters of ``secluded``
+    from our role. Of the ``wanted`` values, None for a reset, the ``actions`` are those that our role may set. ``unloaded`` is
+    whether the server has not loaded what was set before.
+    """
+
+    rights: _Rights
+    view: _View
+    wishes: dict[str, str]
+    secluded: dict[str, str]
+    kept: dict[str, dict]
+    wanted: dict[str, str | None]
+    actions: dict[str, str | None]
+    unloaded: bool
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.actions) or (self.unloaded and self.rights.reload)
+
+    @property
+    def not_permitted(self) -> list[str]:
+        return sorted([name for name in self.wanted if name not in self.actions] + list(self.secluded))
+
+    def text(self, comments: dict) -> str:
+        """Return the settings as a file would give them, for people to set them by."""
+        texts = {**self.wishes, **self.secluded}
+        return _settings.render({name: text for name, text in sorted(texts.items()) if name not in self.kept}, comments)
+
+
 def _rights(cursor) -> _Rights:
     cursor.execute(
         "SELECT rolsuper, has_function_privilege('pg_catalog.pg_reload_conf()', 'EXECUTE'),"
@@ -305,7 +337,17 @@ def _difference(view: _View, actions: dict[str, str | None]) -> dict:
 
 def step(module, cursor) -> dict:
     """Bring the server to the wished state, or foretell it; return the result of the module postgres_settings."""
-    rights, known, comments = _rights(cursor), _settings.parameters(cursor), module.params["comments"]
+    found = _looked(module, cursor)
+    now = found.view.known
+    if found.changed and not module.check_mode:
+        _carried_out(cursor, found.rights, found.view, found.actions)
+        now = _settings.parameters(cursor)
+    return _told(module, found, now)
+
+
+def _looked(module, cursor) -> _Found:
+    """Return what is found; Refusal when the settings cannot be as wished."""
+    rights, known = _rights(cursor), _settings.parameters(cursor)
     given = {str(name): value for name, value in module.params["settings"].items()}
     kept_away, unknown = _secluded(cursor, known, list(given))
     wishes = _settings.wished(known, {name: value for name, value in given.items() if name not in kept_away})
@@ -313,43 +355,55 @@ def step(module, cursor) -> dict:
     view = _view(rights, cursor, known, unknown)
     kept = _settings_change.larger_elsewhere(known, view.lines, wishes, at_least, view.path)
     wanted = _actions(view, wishes, kept)
-    left = {**wanted, **{name: _settings.spelt(name, None, given[name]) for name in kept_away}}
     permitted = _permitted(cursor, rights, list(wanted))
-    actions = {name: text for name, text in wanted.items() if name in permitted}
-    not_permitted = sorted([name for name in wanted if name not in permitted] + kept_away)
-    unloaded = _unloaded(cursor, rights, view, wishes)
-    changed, now = bool(actions) or (unloaded and rights.reload), known
-    if changed and not module.check_mode:
-        _carried_out(cursor, rights, view, actions)
-        now = _settings.parameters(cursor)
-    reload_required = (bool(actions) or unloaded) and (module.check_mode or not rights.reload)
-    before = {name: view.text(name) for name in wishes}
-    after = {**before, **{name: view.beneath(name) if text is None else text for name, text in actions.items()}}
-    # What waits and is not seen is most likely ours, of the run before.
-    after.update({name: text for name, text in wishes.items() if view.concealed(name) and view.row(name)["pending_restart"]})
-    waiting = _awaiting(view, now, wishes, after, actions, reload_required)
-    changes = _settings_change.changes(known, before, after, waiting, unloaded)
-    shown = {one["name"]: one for one in changes + _denied(view, not_permitted, left)}
-    texts = {**wishes, **{name: left[name] for name in kept_away}}
-    text = _settings.render({name: text for name, text in sorted(texts.items()) if name not in kept}, comments)
+    return _Found(
+        rights=rights,
+        view=view,
+        wishes=wishes,
+        secluded={name: _settings.spelt(name, None, given[name]) for name in kept_away},
+        kept=kept,
+        wanted=wanted,
+        actions={name: text for name, text in wanted.items() if name in permitted},
+        unloaded=_unloaded(cursor, rights, view, wishes),
+    )
+
+
+def _told(module, found: _Found, now: dict) -> dict:
+    """Return the module's result; ``now`` are the parameters as they are when it is done."""
+    view, comments, denied = found.view, module.params["comments"], found.not_permitted
+    reload_required = (bool(found.actions) or found.unloaded) and (module.check_mode or not found.rights.reload)
+    before = {name: view.text(name) for name in found.wishes}
+    after = _after(found, before)
+    waiting = _awaiting(view, now, found.wishes, after, found.actions, reload_required)
+    changes = _settings_change.changes(view.known, before, after, waiting, found.unloaded)
+    shown = {one["name"]: one for one in changes + _denied(view, denied, {**found.wanted, **found.secluded})}
+    rows = [shown[name] for name in sorted(shown)]
+    own = [name for name in found.wishes if name not in found.kept]
     return {
-        "changed": changed,
+        "changed": found.changed,
         "path": "",
         "previous": "",
         "restart_required": bool(waiting),
         "restart_parameters": waiting,
         "reload_required": reload_required,
-        "overridden": {name: _settings.COMMAND_LINE for name in wishes if name not in kept and view.fixed(name)},
-        "kept": kept,
-        "not_permitted": not_permitted,
-        "not_visible": sorted(name for name in wishes if name not in kept and view.concealed(name)),
+        "overridden": {name: _settings.COMMAND_LINE for name in own if view.fixed(name)},
+        "kept": found.kept,
+        "not_permitted": denied,
+        "not_visible": sorted(name for name in own if view.concealed(name)),
         "changes": changes,
-        "table": _settings_change.table(
-            [shown[name] for name in sorted(shown)], dict.fromkeys(not_permitted, NOT_PERMITTED), comments
-        ),
-        "settings_text": _settings.hidden(known, text),
-        "diff": _difference(view, actions),
+        "table": _settings_change.table(rows, dict.fromkeys(denied, NOT_PERMITTED), comments),
+        "settings_text": _settings.hidden(view.known, found.text(comments)),
+        "diff": _difference(view, found.actions),
     }
+
+
+def _after(found: _Found, before: dict[str, str | None]) -> dict[str, str | None]:
+    """Return what the files give to the wished parameters, ``before``, as it is once ALTER SYSTEM has been used."""
+    view = found.view
+    set_now = {name: view.beneath(name) if text is None else text for name, text in found.actions.items()}
+    # What waits and is not seen is most likely ours, of the run before.
+    unseen = {name: text for name, text in found.wishes.items() if view.concealed(name) and view.row(name)["pending_restart"]}
+    return {**before, **set_now, **unseen}
 
 
 def _denied(view: _View, names: list[str], wanted: dict) -> list[dict]:

@@ -17,8 +17,9 @@ description:
     this module had added to the pool is given back.
   - When the kernel has too few at first, it is asked to move memory together, and asked again. When that does not do, the
     pool is put back as it was, and the next boot reserves them.
-  - Where they cannot be had, in a container for instance, the module changes nothing, does not fail, and tells in
-    RV(ignore:note) what an administrator can do. Unless C(huge_pages) is V(on), the server then uses ordinary pages.
+  - Where they cannot be had, in a container for instance, or the server's process cannot be seen, the module changes nothing,
+    does not fail, and tells in RV(ignore:note) what an administrator can do. Unless C(huge_pages) is V(on), the server then
+    uses ordinary pages.
   - Run it before the server is restarted, for the pages to be there, and again afterwards, to see whether they are in use.
     The module never restarts the server.
 version_added: 0.1.0

@@ -1,7 +1,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """postgres_huge_pages with real servers and the kernel's own pool: counted, reserved, in use, given back; or a clear note."""
 
+import pwd
 import shlex
+import shutil
 import sys
 
 import pytest
@@ -175,15 +177,53 @@ def test_who_may_not_change_the_pool_is_told_and_needs_nothing_where_it_suffices
     assert "takes them when it is started again" in result["note"]
 
 
+@pytest.fixture
+def python(tmp_path):
+    """``python(command)`` -> a program like our Python that runs as the words of ``command`` before it have it."""
+    path = tmp_path / "python"
+
+    def run_by(command):
+        path.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+        path.chmod(0o755)
+        return str(path)
+
+    return run_by
+
+
+OURS = shlex.quote(sys.executable)
+READ_ONLY = f'mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && exec {OURS} "$@"'
+
+
 @one_version
-def test_a_container_whose_kernel_settings_are_read_only(cluster, have, kept, tmp_path):
-    program = tmp_path / "python"
-    inside = f'mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && exec {shlex.quote(sys.executable)} "$@"'
-    program.write_text(f'#!/bin/sh\nexec unshare --mount sh -c {shlex.quote(inside)} sh "$@"\n')
-    program.chmod(0o755)
-    result = have(SMALL, python=str(program))
+def test_a_container_whose_kernel_settings_are_read_only(cluster, have, kept, python):
+    inside = python(f"unshare --mount sh -c {shlex.quote(READ_ONLY)} sh")
+    result = have(SMALL, python=inside)
     assert not result["changed"] and not kept.exists() and "in this container" in result["note"], result
-    assert not have({"huge_pages": "on"}, python=str(program))["changed"]
+    assert not have({"huge_pages": "on"}, python=inside)["changed"]
+
+
+def test_a_container_whose_root_may_not_look_into_processes(cluster, conf, have, kept, python):
+    needs.need(shutil.which("setpriv") is not None, "no setpriv (util-linux) to be root with fewer rights by")
+    inside = python(f"setpriv --bounding-set -sys_ptrace {OURS}")
+    first = have(SMALL, python=inside)
+    assert first["changed"] and first["enough"] and first["note"] == "" and first["needed"] > 8, first
+    configure(cluster, conf, SMALL)
+    assert have(python=inside)["in_use"] and not have()["changed"]
+
+
+@one_version
+def test_a_server_that_cannot_be_seen_is_left_alone_with_a_note(cluster, have, kept, python):
+    other = next(entry.pw_name for entry in pwd.getpwall() if entry.pw_name not in ("root", cluster.account))
+    elsewhere = python(f"unshare --pid --fork --mount-proc {OURS}")
+    for way, words in ({"by": other}, f"may not act as {cluster.account}. Run it as root"), ({"python": elsewhere}, "own host"):
+        result = have(SMALL, **way)
+        assert not result.get("failed") and not result["changed"] and not kept.exists(), result
+        assert words in result["note"] and "uses ordinary pages" in result["note"]
+        assert (result["needed"], result["enough"], result["start_fails"]) == (0, False, False)
+        assert have({}, **way)["note"] == "", "it wants none"
+    kept.write_text("vm.nr_hugepages = 3\n")
+    result = have({"huge_pages": "off"}, python=elsewhere)
+    assert (result["changed"], result["enough"], result["needed"]) == (False, True, 0) and "own host" in result["note"]
 
 
 @one_version

@@ -198,6 +198,30 @@ def test_what_there_is_after_a_boot_without_our_file(tmp_path, files, expected):
     assert found == Boot(expected.total, str(tmp_path / expected.place) if expected.place else "")
 
 
+@pytest.mark.parametrize(
+    ("ours", "place"),
+    [
+        ("etc/sysctl.d/90-ours.conf", "etc/sysctl.d/99-z.conf"),
+        ("run/sysctl.d/90-ours.conf", "etc/sysctl.d/99-z.conf"),
+        ("etc/sysctl.d/99-zz.conf", ""),
+        # read at no boot, or by somebody else
+        ("etc/sysctl.d/90-ours.txt", ""),
+        ("srv/90-ours.conf", ""),
+    ],
+)
+def test_a_later_file_is_known_before_ours_is_written(tmp_path, ours, place):
+    root = laid_out(tmp_path, {"proc/meminfo": MEMINFO.format(1, 1), "etc/sysctl.d/99-z.conf": "vm.nr_hugepages=5\n"})
+    found = _huge_pages.at_boot(root, str(tmp_path / ours))
+    assert found == Boot(5, str(tmp_path / place) if place else "")
+
+
+def test_our_file_hides_one_of_its_name_before_it_is_written(tmp_path):
+    files = {"run/sysctl.d/90-ours.conf": "vm.nr_hugepages=7\n", "run/sysctl.d/99-z.conf": "vm.nr_hugepages=5\n"}
+    root = laid_out(tmp_path, {"proc/meminfo": MEMINFO.format(1, 1), **files})
+    found = _huge_pages.at_boot(root, str(tmp_path / "etc/sysctl.d/90-ours.conf"))
+    assert found == Boot(5, str(tmp_path / "run/sysctl.d/99-z.conf"))
+
+
 SMAPS = """\
 00400000-00401000 r--p 00000000 fe:00 1 /usr/lib/postgresql/15/bin/postgres
 Size:                  4 kB

@@ -11,6 +11,7 @@ import types
 import pytest
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _huge_pages, _huge_pages_host
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._account import Account
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._huge_pages import Aim, Kept, Part, Pool
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._huge_pages_host import Future, Server, State
@@ -18,7 +19,8 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._huge_p
 GB, PAGE = 1024**3, 2 * 1024**2
 MEMINFO = "MemTotal: 16777216 kB\nMemAvailable: 8388608 kB\nHugepagesize: 2048 kB\n"
 DATA = "/var/lib/postgresql/15/main"
-SERVER = Server(42, DATA, "/etc/postgresql/15/main/postgresql.conf", 8192, 150018, 1.0)
+ACCOUNT = Account(104, 104, (104,), "/var/lib/postgresql")
+SERVER = Server(42, DATA, "/etc/postgresql/15/main/postgresql.conf", 8192, 150018, 1.0, ACCOUNT)
 FUTURE = Future(huge_pages="try", chosen=True, shared_buffers=GB, count=38)
 OURS = Kept(38, {DATA: Part(38, 38)})
 

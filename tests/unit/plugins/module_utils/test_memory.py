@@ -119,6 +119,14 @@ def test_the_limit_of_a_running_server(tmp_path, files, expected):
     assert _memory.limit(str(tmp_path / "data"), laid_out(tmp_path, files)) == expected
 
 
+def test_a_data_directory_whose_name_is_in_another_encoding(tmp_path):
+    files = {"proc/77/cgroup": "0::/pg\n", "sys/fs/cgroup/pg/memory.max": "2000\n"}
+    root, folder = laid_out(tmp_path, files), tmp_path / "data"
+    folder.mkdir()
+    (folder / "postmaster.pid").write_bytes("77\n/srv/Zürich\n".encode("latin-1"))
+    assert _memory.limit(str(folder), root) == 2000
+
+
 @pytest.mark.parametrize(
     ("files", "quota"),
     [
@@ -145,7 +153,37 @@ def test_the_limit_of_a_running_server(tmp_path, files, expected):
     ],
 )
 def test_a_quota_of_processors(tmp_path, files, quota):
-    assert _memory.processors(laid_out(tmp_path, files)) == min(quota, len(os.sched_getaffinity(0)))
+    assert _memory.processors(root=laid_out(tmp_path, files)) == min(quota, len(os.sched_getaffinity(0)))
+
+
+PID = {"data/postmaster.pid": "77\n/var/lib/postgresql\n"}
+SERVICE = {"proc/77/cgroup": "0::/system.slice/pg.service\n", "proc/self/cgroup": "0::/user\n"}
+
+
+@pytest.mark.parametrize(
+    ("files", "quota"),
+    [
+        ({**PID, **SERVICE, "sys/fs/cgroup/system.slice/pg.service/cpu.max": "80000 100000\n"}, 1),
+        ({**PID, **SERVICE, "sys/fs/cgroup/system.slice/cpu.max": "80000 100000\n"}, 1),
+        # the least of the server's and ours, whichever that is
+        (
+            {
+                **PID,
+                **SERVICE,
+                "sys/fs/cgroup/user/cpu.max": "100000 100000\n",
+                "sys/fs/cgroup/system.slice/pg.service/cpu.max": "99900000 100000\n",
+            },
+            1,
+        ),
+        # a server that does not run has no group, and another service's quota is not its
+        ({**SERVICE, "sys/fs/cgroup/system.slice/pg.service/cpu.max": "80000 100000\n"}, 9999),
+        ({**PID, **SERVICE, "sys/fs/cgroup/system.slice/other.service/cpu.max": "80000 100000\n"}, 9999),
+    ],
+)
+def test_a_quota_of_the_servers_service(tmp_path, monkeypatch, files, quota):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: range(8))
+    root = laid_out(tmp_path, files)
+    assert _memory.processors(str(tmp_path / "data"), root) == min(quota, 8)
 
 
 def test_this_host():
