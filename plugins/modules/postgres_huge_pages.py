@@ -141,7 +141,12 @@ import contextlib
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _account, _connection, _huge_pages_host
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
+    _account,
+    _connection,
+    _huge_pages_host,
+    _settings,
+)
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
 
 
@@ -153,7 +158,9 @@ def main() -> None:
             sysctl_file=dict(type="path", default="/etc/sysctl.d/90-synapse-postgres-huge-pages.conf"),
         ),
         supports_check_mode=True,
+        no_log=True,  # parameters may hold secrets, and the options would be in the host's log
     )
+    module.no_log_values.update(_settings.secrets(module.params["settings"]))
     with told_to(module), contextlib.ExitStack() as stack:
         with _account.acting(_account.named(module.params["account"])):
             session = _connection.session(module.params, autocommit=True, what="postgres_huge_pages")

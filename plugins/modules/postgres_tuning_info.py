@@ -47,7 +47,8 @@ options:
     default: 20
   cpus:
     description:
-      - The number of processors. Without it, what the task may run on, or the quota of its control group, if that is less.
+      - The number of processors. Without it, what the task may run on, or the quota of its control group or of the server's
+        (O(data_directory)), if that is less.
     type: int
   storage:
     description:
@@ -204,7 +205,7 @@ def main() -> None:
     with told_to(module):
         params["memory"] = memory(given)
         params["limit"] = _memory.limit(folder) if folder and given is None else None
-        params["cpus"] = _memory.processors() if params["cpus"] is None else params["cpus"]
+        params["cpus"] = _memory.processors(folder) if params["cpus"] is None else params["cpus"]
         host = _tuning.Host(**params)
         found, budget = _tuning.settings(host, own), _tuning.divide(host, own)
     known = {name: setting for name, setting in found.items() if setting.context}
