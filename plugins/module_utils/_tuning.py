@@ -371,7 +371,8 @@ def _memory(host: Host, budget: Budget) -> dict[str, Setting]:
         ),
         "work_mem": Setting(
             size(budget.work_mem),
-            f"What {ENVELOPE:.0%} of the budget leave each executor, by {budget.uses:g}, at most {size(MOST_WORK_MEM)}",
+            f"The rest of {ENVELOPE:.0%} of the budget, {budget.uses:g} for each of {budget.executors}, "
+            f"at most {size(MOST_WORK_MEM)}",
             {
                 **whole,
                 **others,
