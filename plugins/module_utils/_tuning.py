@@ -207,7 +207,7 @@ def divide(host: Host, own: dict | None = None) -> Budget:
         **exact,
     )
     if "work_mem" not in given:
-        found = dataclasses.replace(found, work_mem=_work_mem(found, host, given))
+        found = dataclasses.replace(found, work_mem=_work_mem(found, given))
     rounded = {name: _rounded(value) for name, value in shares.items() if name not in given}
     if "wal_buffers" not in given:
         rounded["wal_buffers"] = _wal_buffers(rounded.get("shared_buffers", found.shared_buffers))
@@ -314,7 +314,7 @@ def _most_of_a_vacuum(host: Host) -> int:
     return MOST_MAINTENANCE if host.server_version >= 17 else GB
 
 
-def _work_mem(found: Budget, host: Host, given: dict) -> int:
+def _work_mem(found: Budget, given: dict) -> int:
     """Return what is left for each sort in ``found``, which has none yet; or a Refusal."""
     rest = found.limit - found.envelope
     each = min(_rounded(max(0, int(rest / (found.executors * found.uses)))), MOST_WORK_MEM)
