@@ -22,6 +22,7 @@ DATA = "/var/lib/postgresql/15/main"
 ACCOUNT = Account(104, 104, (104,), "/var/lib/postgresql")
 SERVER = Server(42, DATA, "/etc/postgresql/15/main/postgresql.conf", 8192, 150018, 1.0, ACCOUNT)
 FUTURE = Future(huge_pages="try", chosen=True, shared_buffers=GB, count=38)
+EMPTY = Pool(PAGE, 0, 0, 0, 0)
 OURS = Kept(38, {DATA: Part(38, 38)})
 
 
@@ -32,7 +33,7 @@ def laid_out(root, files):
     return str(root)
 
 
-def state(path="/nowhere/90.conf", pool=Pool(PAGE, 0, 0, 0, 0), **other):  # noqa: B008 (it is frozen)
+def state(path="/nowhere/90.conf", pool=EMPTY, **other):
     """A State in which nothing is reserved; ``other`` may change it, its server's version or its future."""
     server = dataclasses.replace(SERVER, version=other.pop("version", SERVER.version))
     future = dataclasses.replace(FUTURE, **{name: other.pop(name) for name in list(other) if hasattr(FUTURE, name)})
