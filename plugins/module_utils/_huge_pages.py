@@ -93,7 +93,7 @@ class Kernel:
 
     def page_size(self) -> int:
         """Return the default size of a huge page in bytes, 0 when this kernel has none."""
-        return _numbers(self.root).get("Hugepagesize", 0) * _tuning.KB
+        return _memory.numbers(self.root).get("Hugepagesize", 0) * _tuning.KB
 
     def pool(self, page_size: int = 0) -> Pool | None:
         """Return the Pool of pages of ``page_size`` bytes, 0 for the default size; None when this kernel has none."""
@@ -218,7 +218,7 @@ def aim(pool: Pool, kept: Kept | None, server: str, needed: int, ours: int, boot
 
 def affordable(root: str, pool: Pool, total: int) -> tuple[str, str]:
     """Return why the memory does not allow a pool of ``total`` pages, and why not now, before a boot; each empty if it does."""
-    found = _numbers(root)
+    found = _memory.numbers(root)
     memory, available = found.get("MemTotal", 0) * _tuning.KB, found.get("MemAvailable", 0) * _tuning.KB
     if total <= pool.total:
         return "", ""
@@ -283,15 +283,9 @@ def _all(kept: Kept) -> int:
     return sum(part.pages for part in kept.parts.values())
 
 
-def _numbers(root: str) -> dict[str, int]:
-    """Return the numbers of /proc/meminfo: kB, or pages of HugePages_Total and its like."""
-    text = _memory.text_of(os.path.join(root, "proc/meminfo"))
-    return {name: int(number) for name, number in re.findall(r"^(\w+):\s+(\d+)(?: kB)?$", text, re.MULTILINE)}
-
-
 def _command_line(root: str) -> int:
     """Return the pages of the default size that the kernel's command line asks for (hugepages, after hugepagesz)."""
-    size = default = _numbers(root).get("Hugepagesize", 0)
+    size = default = _memory.numbers(root).get("Hugepagesize", 0)
     total = 0
     for name, value in re.findall(r"(?:^|\s)(hugepagesz|hugepages)=(\w+)", _memory.text_of(os.path.join(root, "proc/cmdline"))):
         if name == "hugepagesz":

@@ -24,11 +24,16 @@ def usable(root: str = "/") -> int:
 
     The host's memory is MemTotal of /proc/meminfo (proc(5)). Raises Refusal when the host does not tell.
     """
-    text = text_of(os.path.join(root, "proc/meminfo"))
-    found = re.search(r"^MemTotal:\s+(\d+) kB$", text, re.MULTILINE)
-    if not found:
+    total = numbers(root).get("MemTotal")
+    if total is None:
         raise Refusal("This host does not tell its memory in /proc/meminfo.", "Give it with the option memory.")
-    return min([int(found[1]) * 1024, *_memory_limits(root, "self")])
+    return min([total * 1024, *_memory_limits(root, "self")])
+
+
+def numbers(root: str) -> dict[str, int]:
+    """Return the numbers of /proc/meminfo: kB, or pages of HugePages_Total and its like."""
+    text = text_of(os.path.join(root, "proc/meminfo"))
+    return {name: int(number) for name, number in re.findall(r"^(\w+):\s+(\d+)(?: kB)?$", text, re.MULTILINE)}
 
 
 def limit(data_directory: str, root: str = "/") -> int | None:
