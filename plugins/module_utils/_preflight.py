@@ -154,7 +154,7 @@ def _server(report: Report, path: str, source: dict | None, config: dict) -> dic
     before = len(report.problems)
     libpq = _routine.connection_keywords(config)
     facts = None
-    with report.hearing(), _connection.connected(libpq, autocommit=True, what="synapse_port_info") as connection:
+    with report.hearing(), _connection.connected(libpq, True, "synapse_port_info", _connection.MOVED) as connection:
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean,"
@@ -436,7 +436,7 @@ class _Comparison:
 def _renumbered(report: Report, path: str, synapse: dict, config: dict) -> None:
     """Report tables whose row ids were given anew since an earlier run, by VACUUM: later rows would be left out."""
     libpq = _routine.connection_keywords(config)
-    with _connection.connected(libpq, autocommit=True, what="synapse_port_info") as target, target.cursor() as cursor:
+    with _connection.connected(libpq, True, "synapse_port_info", _connection.MOVED) as target, target.cursor() as cursor:
         for table, row in _move.renumbered(cursor, path, synapse["append_only"]):
             refusal = _move.renumbered_refusal(path, table, row)
             report.problem(refusal.found, refusal.remedy, table=table, count=1, rows=[row])
