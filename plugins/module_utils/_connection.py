@@ -72,6 +72,9 @@ _REMEDIES = {
     "08P01": "A pooler may be in between, and say that: read its log.",
 }
 
+# invalid_authorization_specification: past a password that was wanted, the role itself is what is not let in.
+_NOT_ALLOWED = "28000"
+
 # And about one that never came to a server, by errno.
 _OBSTACLES = {
     errno.ECONNREFUSED: "Start the server, or correct login_host, login_port or login_unix_socket.",
@@ -162,6 +165,12 @@ def connected(libpq: dict, autocommit: bool = False, what: str = "ansible", sche
         connection.close()
 
 
+def with_options(libpq: dict, options: str) -> dict:
+    """Return ``libpq``'s keywords with further ``options``, which count before those that are there."""
+    theirs = libpq.get("options") or os.environ.get("PGOPTIONS", "")
+    return {**libpq, "options": f"{theirs} {options}".strip()}
+
+
 def loaded(cursor) -> float:
     """Return when the server last loaded its files, in seconds since the epoch."""
     cursor.execute("SELECT extract(epoch FROM pg_conf_load_time())")
@@ -217,9 +226,8 @@ def _open(libpq: dict, what: str, schema: str | None):
         if not tried.let_in:
             raise _no_connection(libpq, " ".join(str(error).split()), tried) from error
     # A default may have ended the session before it was left. A pooler takes no options, so it is not asked to at first.
-    theirs = given.get("options") or os.environ.get("PGOPTIONS", "")
     try:
-        return _left_alone({**given, "options": f"{theirs} {_defaults.AT_ONCE}".strip()}, schema)
+        return _left_alone(with_options(given, _defaults.AT_ONCE), schema)
     except psycopg2.Error as error:
         raise server_refusal(error) from error
 
@@ -249,7 +257,9 @@ def _require_version(version: int, libpq: dict) -> None:
 def _no_connection(libpq: dict, words: str, tried: _attempt.Attempt) -> Refusal:
     """Return the Refusal for a connection that failed with these ``words``, which are only told, and what ``tried`` found."""
     remedy, no_server = None, False
-    if tried.sqlstate:
+    if tried.sqlstate == _NOT_ALLOWED and tried.password == "used":
+        remedy = "Let the role log in: ALTER ROLE {role} LOGIN; where the server asks LDAP, PAM or RADIUS, check login_password."
+    elif tried.sqlstate:
         remedy = _REMEDIES.get(tried.sqlstate) or _REMEDIES.get(tried.sqlstate[:2])
     elif tried.password == "missing":
         remedy = "Give login_password."
@@ -269,7 +279,7 @@ def _no_connection(libpq: dict, words: str, tried: _attempt.Attempt) -> Refusal:
     if tried.denied:
         facts["denied"] = {"address": _seen_address(words, tried), "encryption": tried.encryption}
     remedy = (remedy or "See the server's log for the circumstances.").format(**_quoted(libpq))
-    return Refusal(f"No connection to PostgreSQL at {place(libpq)}: {words}.", remedy, **facts)
+    return Refusal(f"No connection to PostgreSQL at {place(libpq)}: {words.rstrip('.')}.", remedy, **facts)
 
 
 def _quoted(libpq: dict) -> dict[str, str]:

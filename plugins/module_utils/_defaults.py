@@ -106,6 +106,14 @@ def home(cursor) -> str | None:
     return found
 
 
+def reset(cursor, name: str) -> str:
+    """Return the SQL that takes the parameter ``name`` from the connected role and database, wherever these carry it."""
+    cursor.execute("SELECT session_user")
+    role, database = (sql.Identifier(one).as_string(cursor) for one in (cursor.fetchone()[0], cursor.connection.info.dbname))
+    places = (f"ROLE {role}", f"DATABASE {database}", f"ROLE {role} IN DATABASE {database}")
+    return " ".join(f"ALTER {place} RESET {name};" for place in places)
+
+
 def _settings(cursor, names) -> list[tuple[str, str, str]]:
     """Return (name, value, the value that a new session has) of those of ``names`` that this server has."""
     cursor.execute(_SETTINGS, (list(names),))
@@ -115,11 +123,9 @@ def _settings(cursor, names) -> list[tuple[str, str, str]]:
 def _bound(cursor, name: str, value: str) -> Refusal:
     """Return the Refusal for the default ``name`` that the connected role may not leave."""
     cursor.execute("SELECT session_user")
-    role = sql.Identifier(cursor.fetchone()[0]).as_string(cursor)
-    database = sql.Identifier(cursor.connection.info.dbname).as_string(cursor)
+    role = cursor.fetchone()[0]
     return Refusal(
-        f"Every session of the role {role} in the database {database} begins with {name} = {value}, and the role may not set "
-        f"it to {_OURS[name]}.",
-        f"As a superuser, take it away where it is set (psql's \\drds tells): ALTER ROLE {role} RESET {name}; ALTER DATABASE "
-        f"{database} RESET {name}; ALTER ROLE {role} IN DATABASE {database} RESET {name};",
+        f"Every session of the role {role!r} in the database {cursor.connection.info.dbname!r} begins with {name} = {value}, and "
+        f"the role may not set it to {_OURS[name]}.",
+        f"Have a superuser take it away where it is set (psql's \\drds tells), as by {reset(cursor, name)}",
     )

@@ -86,6 +86,7 @@ def port(params: dict, check_mode: bool) -> dict:
             _move.require_same_rows(cursor, source, begun.routine["append_only"])
             if check_mode:
                 return {"changed": True, "finished": False}
+            config = _routine.without_defaults(config, cursor)
             _move.clear_half_schema(cursor)
             _move.begin(cursor, source, config["server_name"], begun.routine, begun.before)
             if facts["background_updates"]:

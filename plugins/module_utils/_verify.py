@@ -24,6 +24,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _indexes,
     _move,
     _progress,
+    _sequences,
     _shares,
     _sqlite,
     _synapse,
@@ -85,6 +86,8 @@ def verify(params: dict, check_mode: bool) -> dict:
         if params["carry_changes"]:
             stack.enter_context(_move.only_one(cursor, params["login_db"]))
             _move.require_unused(cursor)
+        _move.require_home(cursor)
+        _sequences.require_synapses(cursor)
         _indexes.require_none_aside(cursor)
         lite = stack.enter_context(both_sides(source, cursor, writing=params["carry_changes"] and not check_mode))
         if params["carry_changes"]:
@@ -92,6 +95,7 @@ def verify(params: dict, check_mode: bool) -> dict:
         record = _move.record(cursor)
         kept = _shares.Kept(cursor, source, here=record is not None and record.here, keeping=not check_mode)
         comparison = Comparison(lite, cursor, _routine(record, params), progress, kept)
+        _require_whole(comparison)
         result = comparison.result(comparison.run(source, _connection.keywords(params)))
         carried = {}
         if params["carry_changes"] and result["tables"]:
@@ -101,6 +105,16 @@ def verify(params: dict, check_mode: bool) -> dict:
         if not result["equal"]:
             raise _unequal(result, comparison.routine, source)
         return {"changed": bool(carried), **result}
+
+
+def _require_whole(comparison: Comparison) -> None:
+    """Raise Refusal when a table of Synapse's is on SQLite alone: no rule is for that."""
+    missing = _synapse.missing(comparison.both.mine, comparison.both.theirs, comparison.routine)
+    if missing:
+        raise Refusal(
+            f"The target database is not whole: {len(missing)} tables of Synapse's are missing there ({', '.join(missing[:3])}).",
+            "Stay on SQLite, and give the move a new, empty database (synapse_postgres_database).",
+        )
 
 
 def _carried(comparison: Comparison, result: dict, source: str, check_mode: bool) -> dict:
