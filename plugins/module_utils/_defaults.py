@@ -98,9 +98,14 @@ def begins_read_only(cursor) -> bool:
 
 def home(cursor) -> str | None:
     """Return the schema in which the connected role works by its own search_path, as Synapse does; None where it has none."""
+    return by_own_path(cursor, "SELECT pg_catalog.current_schema()")
+
+
+def by_own_path(cursor, query: str) -> object:
+    """Return the one value of ``query``, asked with the search_path that sessions of the connected role begin with."""
     cursor.execute("SELECT pg_catalog.current_setting('search_path')")
     ours = cursor.fetchone()
-    cursor.execute("SET search_path TO DEFAULT; SELECT pg_catalog.current_schema()")
+    cursor.execute(f"SET search_path TO DEFAULT; {query}")
     found = cursor.fetchone()[0]
     cursor.execute("SELECT pg_catalog.set_config('search_path', %s, false)", ours)
     return found
