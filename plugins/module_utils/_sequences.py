@@ -106,7 +106,7 @@ def require_synapses(cursor) -> None:
     if others:
         raise Refusal(
             f"In the database {name!r} Synapse's tables are in the schema {', '.join(others)}, and only public is known here.",
-            "Leave it to Synapse, which goes by its role's search_path, or move its tables to the schema public with Synapse stopped.",
+            "Leave its sequences to Synapse, which goes by its role's search_path.",
         )
     raise Refusal(
         f"The database {name!r} is not Synapse's: it has no schema_version in the schema public.",

@@ -9,9 +9,6 @@ import tempfile
 
 from support import clusters, needs
 
-# Locale -> the server's words for FATAL there.
-LANGUAGES = {"de_DE": "FATAL", "fr_FR": "FATAL", "es_ES": "FATAL", "ja_JP": "FATAL"}
-
 
 @contextlib.contextmanager
 def speaking(installation: clusters.Installation, locale: str):
