@@ -35,6 +35,7 @@ def server(request):
         for role, more in (
             ("synapse", "LOGIN"),
             ("rejected", "LOGIN"),
+            ("trusted", "LOGIN"),
             ("sleeper", "NOLOGIN"),
             ("limited", "LOGIN CONNECTION LIMIT 0"),
             ("loader", "LOGIN"),
@@ -53,7 +54,7 @@ def server(request):
 
 
 def login(server, role: str, password: str | None, **other) -> dict:
-    found = {**server.login, "login_user": role, "login_password": password, **other}
+    found = {**server.login, "login_user": role, "login_password": password, "login_db": "postgres", **other}
     return {option: value for option, value in found.items() if value is not None}
 
 
@@ -108,8 +109,14 @@ def test_somebody_else_at_the_port_is_not_told_to_be_no_server(server):
 
 def set_password(server, name: str, password: str, check: bool = False) -> dict:
     """Return the result of postgres_role for somebody who may make roles, and not read pg_authid."""
-    params = {"name": name, "password": password, "attributes": [], "connection_limit": None}
-    with _connection.session(login(server, "manager", "sesame")) as connection, connection.cursor() as cursor:
+    params = {
+        **login(server, "manager", "sesame"),
+        "name": name,
+        "password": password,
+        "attributes": [],
+        "connection_limit": None,
+    }
+    with _connection.session(params) as connection, connection.cursor() as cursor:
         return _role.present(cursor, params, check)
 
 
