@@ -4,10 +4,12 @@
 import contextlib
 
 import pytest
+import yaml
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _defaults
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 from support import move as moves
+from support import playbooks
 
 # Each of them cuts a move off, or has the server write or read a value in another way.
 HARD = {
@@ -156,3 +158,20 @@ def test_another_name_is_no_other_database_and_a_namesake_is_one(run, move, tmp_
 
 def _yaml(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
+
+
+def test_a_play_takes_another_name_for_no_other_database(tmp_path, homeserver, any_cluster):
+    site = playbooks.Site(tmp_path, any_cluster, playbooks.copied(homeserver[0], tmp_path / "synapse"))
+    site.variables["synapse_postgres_service_manager"] = "none"
+    site.prepare()
+    args = {"user": site.name, "password": site.variables["synapse_postgres_password"], "port": any_cluster.port}
+    found = yaml.safe_load(site.server.config.read_text())
+    try:
+        for host, database, fails in (("127.0.0.1", "postgres", True), ("localhost", site.name, False)):
+            found["database"] = {"name": "psycopg2", "args": {**args, "host": host, "dbname": database}}
+            site.server.config.write_text(yaml.safe_dump(found))
+            played = site.play("site", fails=fails)
+            assert ("is empty: Synapse would start without its users" in " ".join(played.output.split())) is fails
+        assert yaml.safe_load(site.server.config.read_text())["database"]["args"]["host"] == "127.0.0.1"
+    finally:
+        site.close()
