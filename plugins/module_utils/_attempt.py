@@ -43,6 +43,8 @@ _FUNCTIONS = {
     "PQsocket": (ctypes.c_int, ctypes.c_void_p),
     "PQhost": (ctypes.c_char_p, ctypes.c_void_p),
     "PQport": (ctypes.c_char_p, ctypes.c_void_p),
+    "PQuser": (ctypes.c_char_p, ctypes.c_void_p),
+    "PQdb": (ctypes.c_char_p, ctypes.c_void_p),
     "PQsslInUse": (ctypes.c_int, ctypes.c_void_p),
     "PQgssEncInUse": (ctypes.c_int, ctypes.c_void_p),
     "PQconnectionNeedsPassword": (ctypes.c_int, ctypes.c_void_p),
@@ -57,9 +59,10 @@ class Attempt:
     """What came of an attempt to connect; where libpq could not be asked, nothing is known.
 
     ``sqlstate`` is the server's, or a pooler's, None where there was none.
-    ``password``: ``used`` when one was asked for and given, ``missing`` when none was given, else None. ``host``, ``port`` are
-    libpq's own of the last place it tried, a folder for a Unix socket; ``address`` ours on the way there, ``peer`` the
-    server's, both empty for a Unix socket and where nobody was reached; ``encryption`` is none, tls or gss, None likewise.
+    ``password``: ``used`` when one was asked for and given, ``missing`` when none was given, else None. ``host``, ``port``,
+    ``user`` and ``database`` are libpq's own, of the last place it tried, a folder for a Unix socket; ``address`` is ours on the
+    way there, ``peer`` the server's, both empty for a Unix socket and where nobody was reached; ``encryption`` is none, tls or
+    gss, None likewise.
     """
 
     let_in: bool = False
@@ -67,6 +70,8 @@ class Attempt:
     password: str | None = None
     host: str = ""
     port: str = ""
+    user: str = ""
+    database: str = ""
     reached: bool = False
     address: str = ""
     peer: str = ""
@@ -105,7 +110,8 @@ def attempt(keywords: dict) -> Attempt:
     try:
         library.PQsetErrorVerbosity(connection, _SQLSTATE_ALONE)
         found.let_in = _polled(library, connection, found)
-        found.host, found.port = (os.fsdecode(one(connection) or b"") for one in (library.PQhost, library.PQport))
+        asked = (library.PQhost, library.PQport, library.PQuser, library.PQdb)
+        found.host, found.port, found.user, found.database = (os.fsdecode(one(connection) or b"") for one in asked)
         if library.PQconnectionUsedPassword(connection):
             found.password = "used"
         if library.PQconnectionNeedsPassword(connection):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import getpass
 import ipaddress
 import os
 import re
@@ -278,15 +277,10 @@ def _no_connection(libpq: dict, words: str, tried: _attempt.Attempt) -> Refusal:
     # And for ones that then ask which line of pg_hba.conf it was.
     if tried.denied:
         facts["denied"] = {"address": _seen_address(words, tried), "encryption": tried.encryption}
-    remedy = (remedy or "See the server's log for the circumstances.").format(**_quoted(libpq))
+    names = {"role": tried.user, "database": tried.database}
+    quoted = {what: '"' + name.replace('"', '""') + '"' for what, name in names.items()}
+    remedy = (remedy or "See the server's log for the circumstances.").format(**quoted)
     return Refusal(f"No connection to PostgreSQL at {place(libpq)}: {words.rstrip('.')}.", remedy, **facts)
-
-
-def _quoted(libpq: dict) -> dict[str, str]:
-    """Return the names of role and database as SQL has them."""
-    role = str(libpq.get("user") or getpass.getuser())
-    names = {"role": role, "database": str(libpq.get("dbname") or role)}
-    return {key: '"' + name.replace('"', '""') + '"' for key, name in names.items()}
 
 
 def _certificate_names(libpq: dict) -> list[str]:
