@@ -100,12 +100,13 @@ def test_a_default_that_the_role_may_not_leave_is_refused_and_the_remedy_helps(m
 
 
 def test_a_function_of_somebody_elses_is_never_called(run, move):
-    move.rows("GRANT ALL ON SCHEMA public TO PUBLIC")
-    move.rows("CREATE FUNCTION public.current_schema() RETURNS name LANGUAGE plpgsql AS $$BEGIN RAISE 'theirs'; END$$")
-    move.rows("CREATE FUNCTION public.pg_database_size(oid) RETURNS bigint LANGUAGE plpgsql AS $$BEGIN RAISE 'theirs'; END$$")
-    carry(move, {"search_path": "public, pg_catalog"})
-    for module in ("synapse_database_info", "synapse_sequences"):
-        assert "theirs" not in run(module, move.login)["output"]
+    theirs = "LANGUAGE plpgsql AS $$BEGIN RAISE 'theirs'; END$$"
+    move.rows(f"CREATE FUNCTION public.pg_encoding_to_char(int) RETURNS name {theirs}")
+    move.rows(f"CREATE FUNCTION public.to_regclass(text) RETURNS regclass {theirs}")
+    carry(move, {"search_path": "public, pg_catalog"}, "DATABASE {}")
+    for login in (move.login, {**move.cluster.login, "login_db": move.name}):
+        for module in ("synapse_database_info", "synapse_sequences"):
+            assert "theirs" not in run(module, login)["output"]
 
 
 def test_a_schema_of_the_roles_own_is_looked_into_and_not_taken_for_an_empty_database(run, move):
