@@ -7,18 +7,25 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import ipaddress
+import os
 import re
-import socket
 import sys
 import time
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _certificate
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _attempt, _certificate, _defaults
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 try:
     import psycopg2
 except ImportError:
     psycopg2 = None
+
+# Where a session looks for names: an administrator's only among the server's own, since what is in a database may be anybody's;
+# one that writes to Synapse's tables in their schema, the only one that a move knows.
+CATALOG = "pg_catalog"
+MOVED = "public"
 
 # The least server that Synapse accepts: synapse/storage/engines/postgres.py, check_database().
 MINIMUM_SERVER = 140000
@@ -32,6 +39,9 @@ RELOAD_SECONDS = 10
 # By which a link that fell silent is noticed within a minute (manual, section 34.1.2).
 KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 40000}
 
+# With which libpq is content with nothing less than TLS.
+_ENCRYPTED = ("require", "verify-ca", "verify-full")
+
 # Option of ours -> keyword of libpq (manual, section 34.1.2).
 _KEYWORDS = {
     "login_port": "port",
@@ -44,8 +54,32 @@ _KEYWORDS = {
     "ssl_key": "sslkey",
 }
 
-# What the server says to somebody whom pg_hba.conf, or the proof that it asks for, keeps out: auth.c, ClientAuthentication.
-_DENIALS = ("authentication failed", "pg_hba.conf", "no password supplied", "valid client certificate")
+# What to do about a connection that the server has refused with a SQLSTATE (manual, appendix A), by the code or its class.
+_REMEDIES = {
+    "28P01": "Check login_user and login_password.",
+    "28": "pg_hba.conf has no line for this user, database and address, or one that asks for another proof, or the role has no "
+    "LOGIN: the server's administrator may ask which (module postgres_hba_info). On the Unix socket, run the task as the role's "
+    "operating system user (become_user=postgres for the superuser), or give login_host and login_password.",
+    "3D000": "Check login_user and login_db.",
+    "42501": "Let the role connect to this database: GRANT CONNECT ON DATABASE {database} TO {role};",
+    "55000": "Let the database take connections, if that is meant to be: ALTER DATABASE {database} ALLOW_CONNECTIONS true;",
+    "53300": "End connections that nobody needs, or allow more: max_connections of the server, CONNECTION LIMIT of the role or "
+    "the database.",
+    "57P03": "The server starts, stops or recovers, or the database takes no connections: wait for it, or see the server's log.",
+    "58P01": "A library that each session is to load may be missing: see session_preload_libraries of the role (psql's \\drds), "
+    "the database and the server, install it, or take it out there.",
+    "08P01": "A pooler may be in between, and say that: read its log.",
+}
+
+# invalid_authorization_specification: past a password that was wanted, the role itself is what is not let in.
+_NOT_ALLOWED = "28000"
+
+# And about one that never came to a server, by errno.
+_OBSTACLES = {
+    errno.ECONNREFUSED: "Start the server, or correct login_host, login_port or login_unix_socket.",
+    errno.ENOENT: "Start the server, or correct login_host, login_port or login_unix_socket.",
+    errno.EACCES: "Run the task as a user who may enter the folder of the socket, or give login_host.",
+}
 
 
 def connection_spec(**options: dict) -> dict:
@@ -102,29 +136,25 @@ def require_name(kind: str, name: str) -> None:
 
 
 @contextlib.contextmanager
-def session(params: dict, autocommit: bool = False, what: str = "ansible"):
+def session(params: dict, autocommit: bool = False, what: str = "ansible", schema: str | None = CATALOG):
     """Yield a psycopg2 connection for a module's ``params``; see connected()."""
-    with connected(keywords(params), autocommit, what) as connection:
+    with connected(keywords(params), autocommit, what, schema) as connection:
         yield connection
 
 
 @contextlib.contextmanager
-def connected(libpq: dict, autocommit: bool = False, what: str = "ansible"):
+def connected(libpq: dict, autocommit: bool = False, what: str = "ansible", schema: str | None = CATALOG):
     """Yield a psycopg2 connection for ``libpq``'s keywords; one transaction unless ``autocommit``.
 
     The transaction is committed when the block ends and rolled back when it raises; the connection is closed. ``what``
-    is shown to the server as part of the application's name. Raises Refusal when there is no psycopg2, no connection,
-    a server older than Synapse accepts, or an error of the server's that the block does not handle.
+    is shown to the server as part of the application's name. The session goes by none of the defaults that role, database or
+    server may carry, and finds names in ``schema`` alone: MOVED where Synapse's triggers run. Without one it is left as it is,
+    for who asks about parameters. Raises Refusal when there is no psycopg2, no connection, a server older than Synapse accepts,
+    or an error of the server's that the block does not handle.
     """
     require_psycopg2()
-    connection = _open(libpq, what)
+    connection = _open(libpq, what, schema)
     try:
-        if connection.server_version < MINIMUM_SERVER:
-            raise Refusal(
-                f"The server at {place(libpq)} is PostgreSQL {connection.server_version // 10000}; "
-                f"Synapse needs {MINIMUM_SERVER // 10000} or newer.",
-                "Upgrade the server (on Debian: pg_upgradecluster), then run this again.",
-            )
         connection.autocommit = autocommit
         yield connection
         connection.commit()
@@ -132,6 +162,12 @@ def connected(libpq: dict, autocommit: bool = False, what: str = "ansible"):
         raise server_refusal(error) from error
     finally:
         connection.close()
+
+
+def with_options(libpq: dict, options: str) -> dict:
+    """Return ``libpq``'s keywords with further ``options``, which count before those that are there."""
+    theirs = libpq.get("options") or os.environ.get("PGOPTIONS", "")
+    return {**libpq, "options": f"{theirs} {options}".strip()}
 
 
 def loaded(cursor) -> float:
@@ -179,75 +215,90 @@ def server_refusal(error: Exception) -> Refusal:
     return Refusal(f"PostgreSQL refused, SQLSTATE {error.pgcode or 'none'}: {words}{detail}.", hint)
 
 
-def _open(libpq: dict, what: str):
+def _open(libpq: dict, what: str, schema: str | None):
+    """Return a connection by ``libpq``'s keywords as connected() promises it; Refusal."""
+    given = {"connect_timeout": _attempt.SECONDS, **KEEPALIVES, **libpq, "application_name": f"matrixops.synapse_postgres {what}"}
     try:
-        return psycopg2.connect(
-            **{"connect_timeout": 10, **KEEPALIVES, **libpq, "application_name": f"matrixops.synapse_postgres {what}"}
-        )
+        return _left_alone(given, schema)
     except psycopg2.Error as error:
-        raise _no_connection(libpq, " ".join(str(error).split())) from error
+        tried = _attempt.attempt(given)
+        if not tried.let_in:
+            raise _no_connection(libpq, " ".join(str(error).split()), tried) from error
+    # A default may have ended the session before it was left. A pooler takes no options, so it is not asked to at first.
+    try:
+        return _left_alone(with_options(given, _defaults.AT_ONCE), schema)
+    except psycopg2.Error as error:
+        raise server_refusal(error) from error
+
+
+def _left_alone(libpq: dict, schema: str | None):
+    """Return a connection that goes by no defaults, but with ``schema`` None; psycopg2's error, or Refusal."""
+    connection = psycopg2.connect(**libpq)
+    try:
+        _require_version(connection.server_version, libpq)
+        if schema:
+            connection.autocommit = True
+            _defaults.leave(connection, schema)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _require_version(version: int, libpq: dict) -> None:
+    if version < MINIMUM_SERVER:
+        raise Refusal(
+            f"The server at {place(libpq)} is PostgreSQL {version // 10000}; Synapse needs {MINIMUM_SERVER // 10000} or newer.",
+            "Upgrade the server (on Debian: pg_upgradecluster), then run this again.",
+        )
+
+
+def _no_connection(libpq: dict, words: str, tried: _attempt.Attempt) -> Refusal:
+    """Return the Refusal for a connection that failed with these ``words``, which are only told, and what ``tried`` found."""
+    remedy, no_server = None, False
+    if tried.sqlstate == _NOT_ALLOWED and tried.password == "used":
+        remedy = "Let the role log in: ALTER ROLE {role} LOGIN; where the server asks LDAP, PAM or RADIUS, check login_password."
+    elif tried.sqlstate:
+        remedy = _REMEDIES.get(tried.sqlstate) or _REMEDIES.get(tried.sqlstate[:2])
+    elif tried.password == "missing":
+        remedy = "Give login_password."
+    elif tried.reached:
+        names = _certificate_names(libpq)
+        if names and not _certificate.carries(names, libpq["host"]):
+            return _certificate.refuse_name(libpq["host"], names)
+        if libpq.get("sslmode") in _ENCRYPTED:
+            remedy = "Check ssl_mode, ca_cert, ssl_cert and ssl_key, and whether the server has ssl on."
+    else:
+        obstacle = tried.obstacle()
+        no_server = obstacle is not None and obstacle.errno in (errno.ECONNREFUSED, errno.ENOENT)
+        remedy = obstacle and _OBSTACLES.get(obstacle.errno, "Correct login_host and login_port, or mend the way to that host.")
+    # Said apart, for roles that start a server which does not run yet.
+    facts: dict = {"no_server": no_server}
+    # And for ones that then ask which line of pg_hba.conf it was.
+    if tried.denied:
+        facts["denied"] = {"address": _seen_address(words, tried), "encryption": tried.encryption}
+    names = {"role": tried.user, "database": tried.database}
+    quoted = {what: '"' + name.replace('"', '""') + '"' for what, name in names.items()}
+    remedy = (remedy or "See the server's log for the circumstances.").format(**quoted)
+    return Refusal(f"No connection to PostgreSQL at {place(libpq)}: {words.rstrip('.')}.", remedy, **facts)
 
 
 def _certificate_names(libpq: dict) -> list[str]:
-    """Return the names in the certificate of the server that ``libpq``'s keywords point to; none where they name several."""
-    host, port = libpq["host"], str(libpq.get("port") or 5432)
-    return _certificate.presented(host, int(port), libpq.get("sslrootcert")) if port.isdigit() and "," not in host else []
+    """Return the names in the certificate of the server that ``libpq``'s keywords point to, where they count and it is known."""
+    host, port = libpq.get("host") or "", str(libpq.get("port") or 5432)
+    if libpq.get("sslmode") != "verify-full" or not port.isdigit() or "," in host or host[:1] in ("", "/", "@"):
+        return []
+    return _certificate.presented(host, int(port), libpq.get("sslrootcert"))
 
 
-def _no_connection(libpq: dict, words: str) -> Refusal:
-    """Return the Refusal for libpq's ``words`` on a failed connection, with the remedy for the common causes."""
-    names = _certificate_names(libpq) if "does not match host name" in words else []
-    if names:
-        return _certificate.refuse_name(libpq["host"], names)
-    causes = {
-        "password authentication failed": "Check login_user and login_password.",
-        "no password supplied": "Give login_password.",
-        "Peer authentication failed": "Run the task as the role's operating system user (become_user=postgres for the "
-        "superuser), or give login_host and login_password.",
-        "no pg_hba.conf entry": "Allow this user, database and address in pg_hba.conf (module postgres_hba) and reload.",
-        "Ident authentication failed": "Put a rule with scram-sha-256 before the ident line in pg_hba.conf "
-        "(module postgres_hba) and reload.",
-        "does not exist": "Check login_user and login_db.",
-        "certificate verify failed": "Give in ca_cert the certificate of the authority that issued the server's.",
-        "does not match host name": "Connect by a name that the certificate carries, or be content with verify-ca.",
-        "SSL": "Check ssl_mode, ca_cert, ssl_cert and ssl_key, and whether the server has ssl on.",
-    }
-    remedy = next(
-        (remedy for cause, remedy in causes.items() if cause in words),
-        "Start the server, or correct login_host, login_port or login_unix_socket.",
-    )
-    # Said apart, for roles that start a server which does not run yet.
-    facts = {"no_server": "Connection refused" in words or "No such file or directory" in words}
-    # And for ones that then ask which line of pg_hba.conf it was.
-    if any(denial in words for denial in _DENIALS):
-        facts["denied"] = _denied(libpq, words)
-    return Refusal(f"No connection to PostgreSQL at {place(libpq)}: {words}.", remedy, **facts)
+def _seen_address(words: str, tried: _attempt.Attempt) -> str:
+    """Return the address from which the server sees us: the one in its ``words`` that is not its own, else ours.
 
-
-def _denied(libpq: dict, words: str) -> dict:
-    """Return ``{address, encryption}`` of a connection that the server denied, as options of postgres_hba_info.
-
-    The address is empty on a Unix socket, the encryption None where it is not known.
+    The two differ where addresses are translated on the way.
     """
-    tried = (
-        "tls" if "SSL encryption" in words else "none" if "no encryption" in words or libpq.get("sslmode") == "disable" else None
-    )
-    seen = re.search(r'for host "([^"]+)"', words)
-    return {"address": seen[1] if seen else _own_address(libpq, words), "encryption": tried}
-
-
-def _own_address(libpq: dict, words: str) -> str:
-    """Return our address on the way to where ``libpq`` connected by its own ``words``; empty for a Unix socket."""
-    host = libpq.get("host") or ""
-    if not host or host.startswith("/"):
-        return ""
-    reached = re.search(r'server at "[^"]*" \(([^)]+)\)', words)
-    try:
-        family, kind, *_names, target = socket.getaddrinfo(
-            reached[1] if reached else host, libpq.get("port") or 5432, type=socket.SOCK_DGRAM
-        )[0]
-        with socket.socket(family, kind) as probe:
-            probe.connect(target)  # a datagram socket only looks up the way, and sends nothing
-            return probe.getsockname()[0]
-    except OSError:
-        return ""
+    told = set()
+    for word in re.findall(r"[0-9a-fA-F:.]{2,}", words):
+        with contextlib.suppress(ValueError):
+            told.add(str(ipaddress.ip_address(word.rstrip(":."))))
+    told -= {tried.peer, tried.host}
+    return told.pop() if tried.address and len(told) == 1 else tried.address

@@ -383,14 +383,11 @@ class _Plan:
 @contextlib.contextmanager
 def _carrier(source: str, libpq: dict, ways: dict[str, _Way]):
     """Yield the function that carries a _Part over, by connections of its own, and returns (rows, dropped)."""
-    with _sqlite.reading(source) as lite, _connection.connected(libpq, what="routine") as connection:
+    with _sqlite.reading(source) as lite, _connection.connected(libpq, what="routine", schema=_connection.MOVED) as connection:
         _lines.prepare(lite)
-        # A transaction has to see what others have committed meanwhile, and may wait for them as long as it takes.
-        connection.set_session(isolation_level="READ COMMITTED")
         with connection.cursor() as cursor:
             # The last transaction of the move waits for the disk, and so for these as well.
-            settings = "SET synchronous_commit = off; SET client_encoding = 'UTF8'"
-            cursor.execute(f"{_move.UNLIMITED}; {settings}; {_move.NOTICE_SILENCE}")
+            cursor.execute(f"SET synchronous_commit = off; {_move.NOTICE_SILENCE}")
             connection.commit()
             yield lambda part: _carry_over(lite, cursor, part, ways[part.table])
 

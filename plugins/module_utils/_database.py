@@ -117,6 +117,43 @@ def tables(cursor) -> list[str]:
     return [row[0] for row in cursor.fetchall()]
 
 
+def homes(cursor) -> list[str]:
+    """Return the schemas of the connected database that hold tables of Synapse's."""
+    cursor.execute(
+        "SELECT schemaname FROM pg_catalog.pg_tables WHERE tablename IN ('schema_version', 'applied_schema_deltas')"
+        " GROUP BY 1 HAVING count(*) = 2 ORDER BY 1"
+    )
+    return [name for (name,) in cursor.fetchall()]
+
+
+def identity(cursor) -> dict:
+    """Return what tells the connected database from every other one, whatever it is called by and whoever is in between.
+
+    ``{system_identifier, timeline (both None where the role may not ask), database_oid, started (of the server, in seconds since
+    the epoch), standby}``. See are_same().
+    """
+    cursor.execute(
+        "SELECT oid::bigint, extract(epoch FROM pg_postmaster_start_time())::text, pg_is_in_recovery(),"
+        " has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"
+        " AND has_function_privilege('pg_catalog.pg_control_checkpoint()', 'EXECUTE')"
+        " FROM pg_database WHERE datname = current_database()"
+    )
+    *found, may_ask = cursor.fetchone()
+    system = (None, None)
+    if may_ask:
+        cursor.execute("SELECT system_identifier::text, timeline_id FROM pg_control_system(), pg_control_checkpoint()")
+        system = cursor.fetchone()
+    return dict(zip(("system_identifier", "timeline", "database_oid", "started", "standby"), (*system, *found)))
+
+
+def are_same(one: dict, other: dict) -> bool:
+    """Tell whether two identities are one database's. A standby is its primary's; a copy of the files that runs itself is not."""
+    of_cluster = ("system_identifier", "timeline", "database_oid")
+    if any(one[key] != other[key] for key in of_cluster):
+        return False
+    return one["started"] == other["started"] or (one["standby"] != other["standby"] and one["system_identifier"] is not None)
+
+
 def unique_keys(cursor) -> dict[str, list[list[str]]]:
     """Return, for each table of the schema public that has one, the columns of its unique indexes without conditions.
 

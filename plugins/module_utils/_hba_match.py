@@ -33,6 +33,7 @@ _STORED = {
     "md5": "The role's password is stored for md5.",
     "none": "The role has no password.",
     "expired": "The role's password is valid no more.",
+    "nologin": "The role has no LOGIN.",
     "unreadable": "How the role's password is stored may not be read.",
 }
 
@@ -103,7 +104,7 @@ def decides(found: Iterator[Entry], connection: Connection, search: Callable[[st
 def explained(entry: Entry | None, path: str, connection: Connection, stored: str) -> str:
     """Return why ``connection`` is not let in and what to change, in sentences, where ``entry`` of the file at ``path`` decides.
 
-    ``stored`` is how the user's password is: scram-sha-256, md5, none, expired, or unreadable.
+    ``stored`` is how the user's password is: scram-sha-256, md5, none, expired, unreadable, or nologin where it is of no use.
     """
     who = f"the role {connection.user!r}, for the database {connection.database!r},"
     who += f" from {connection.address} ({_ENCRYPTION[connection.kind]})" if connection.address else " by the Unix socket"
@@ -120,6 +121,8 @@ def _remedy(entry: Entry | None, connection: Connection, stored: str) -> str:
     """Return the sentence that says what to change."""
     if not connection.roles:
         return "Make the role (module postgres_role)."
+    if stored == "nologin":
+        return "Let it log in (module postgres_role; role synapse_database)."
     if entry is None or entry.rule.method not in ("scram-sha-256", "md5", "password", "trust"):
         where = "in" if entry is None else "in front of that line"
         return f"Put the rule '{_proposal(connection)}' {where} (module postgres_hba; role synapse_database)."

@@ -165,6 +165,9 @@ def _described(entry: _hba_match.Entry) -> dict:
 
 def _stored(cursor, user: str) -> str:
     """Return how the password of ``user`` is stored, never what it is; see _hba_match.explained()."""
+    role = _role.find(cursor, user)
+    if role and not role["attributes"]["LOGIN"]:
+        return "nologin"
     if not _role.may_read_passwords(cursor):
         return "unreadable"
     cursor.execute("SELECT rolvaliduntil < now() FROM pg_catalog.pg_authid WHERE rolname = %s", (user,))

@@ -154,9 +154,10 @@ class _Builds:
 @contextlib.contextmanager
 def _builder(libpq: dict):
     """Yield the function that makes again what is _Aside, by a connection of its own."""
-    with _connection.connected(libpq, autocommit=True, what="routine") as connection, connection.cursor() as cursor:
+    way = _connection.connected(libpq, autocommit=True, what="routine", schema=_connection.MOVED)
+    with way as connection, connection.cursor() as cursor:
         # The last transaction of the move waits for the disk, and so for these as well.
-        cursor.execute(f"{_move.UNLIMITED}; SET synchronous_commit = off; {_move.NOTICE_SILENCE}")
+        cursor.execute(f"SET synchronous_commit = off; {_move.NOTICE_SILENCE}")
 
         def build(one: _Aside) -> None:
             with _carry.told_without_values(one.table, _AGAINST):

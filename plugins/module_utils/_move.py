@@ -16,7 +16,13 @@ import dataclasses
 import json
 import time
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _database, _sqlite, _synapse
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
+    _connection,
+    _database,
+    _defaults,
+    _sqlite,
+    _synapse,
+)
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 try:
@@ -36,9 +42,6 @@ _LOCK_WAIT = 15.0
 NOTICE_SILENCE = (
     "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 3; SET tcp_keepalives_count = 3; SET tcp_user_timeout = 12000"
 )
-
-# For the steps that take as long as they take.
-UNLIMITED = "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0"
 
 # Tables that the routine only adds to and carries over in part: _setup_sent_transactions() and handle_search_table() there.
 _IN_PART = {"sent_transactions", "event_search"}
@@ -273,13 +276,7 @@ def is_finished(cursor, stamp: str, server_name: str) -> bool:
     Raises Refusal for a target that is another homeserver's, another application's, or where Synapse would use another
     schema than public: what it holds there is not looked at. The cursor is the target's.
     """
-    cursor.execute("SELECT current_schema()")
-    schema = cursor.fetchone()[0]
-    if schema != "public":
-        raise Refusal(
-            f"In the target database Synapse's role works in the schema {schema or 'none'}, and a move knows only public.",
-            "Set the role's search_path to public, or give Synapse a database of its own.",
-        )
+    require_home(cursor)
     tables = {name.split(".", 1)[1] for name in _database.tables(cursor) if name.startswith("public.")}
     found = record(cursor)
     if found and found.server_name != server_name:
@@ -297,6 +294,20 @@ def is_finished(cursor, stamp: str, server_name: str) -> bool:
             "Give Synapse a database of its own.",
         )
     return False
+
+
+def require_home(cursor) -> None:
+    """Raise Refusal where Synapse's role, which is connected, does not work in the schema that a move knows."""
+    schema = _defaults.home(cursor)
+    if schema == _connection.MOVED:
+        return
+    cursor.execute("SELECT session_user")
+    role, database = (sql.Identifier(name).as_string(cursor) for name in (cursor.fetchone()[0], cursor.connection.info.dbname))
+    raise Refusal(
+        f"In the target database Synapse's role works in the schema {schema or 'none'}, and a move knows only public.",
+        f"Give that role the schema public there (ALTER ROLE {role} IN DATABASE {database} SET search_path = public;) while the "
+        "schema it works in holds nothing of Synapse's, or give Synapse a database of its own.",
+    )
 
 
 def require_only_ported(cursor, source: str) -> None:

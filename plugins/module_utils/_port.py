@@ -71,7 +71,7 @@ def port(params: dict, check_mode: bool) -> dict:
         # Who looks for the file's holders, to write a newer copy over it, finds us. To be closed after SQLite's connections: a
         # process that closes a file loses its locks on it (https://www.sqlite.org/howtocorrupt.html, section 2.2).
         inode = os.fstat(stack.enter_context(open(source, "rb")).fileno()).st_ino
-        connection = stack.enter_context(_connection.connected(target, autocommit=True, what="synapse_port"))
+        connection = stack.enter_context(_connection.connected(target, True, "synapse_port", _connection.MOVED))
         cursor = stack.enter_context(connection.cursor())
         _require_fit(cursor, config)
         with _move.only_one(cursor, connection.info.dbname):
@@ -86,6 +86,7 @@ def port(params: dict, check_mode: bool) -> dict:
             _move.require_same_rows(cursor, source, begun.routine["append_only"])
             if check_mode:
                 return {"changed": True, "finished": False}
+            config = _routine.without_defaults(config, cursor)
             _move.clear_half_schema(cursor)
             _move.begin(cursor, source, config["server_name"], begun.routine, begun.before)
             if facts["background_updates"]:
@@ -188,8 +189,9 @@ def _analyze(cursor, libpq: dict) -> None:
 @contextlib.contextmanager
 def _analyst(libpq: dict):
     """Yield the function that analyzes the tables of an _Analysis, by a connection of its own."""
-    with _connection.connected(libpq, autocommit=True, what="routine") as connection, connection.cursor() as cursor:
-        cursor.execute(f"{_move.UNLIMITED}; SET synchronous_commit = off")
+    way = _connection.connected(libpq, autocommit=True, what="routine", schema=_connection.MOVED)
+    with way as connection, connection.cursor() as cursor:
+        cursor.execute("SET synchronous_commit = off")
 
         def analyze(one: _Analysis) -> None:
             names = sql.SQL(", ").join(sql.Identifier("public", name) for name in (one.table, *one.others))

@@ -17,6 +17,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _connection,
     _copy,
     _database,
+    _defaults,
     _move,
     _routine,
     _snapshot,
@@ -91,7 +92,7 @@ def look(params: dict) -> dict:
     with report.hearing():
         # A container sees the folder that the copy will be in; elsewhere any will do.
         folder = existing(params["folder"]) if params["command"] else None
-        synapse = _synapse.ask(_synapse.python_words(params), config if server else None, folder)
+        synapse = _synapse.ask(_synapse.python_words(params), server and server["config"], folder)
     if source and synapse:
         # A row that refers to a later one of its own table goes over with it by the engine copy, and alone by the routine.
         synapse["one_by_one"] = params["engine"] == "synapse" or not _copy.knows(synapse)
@@ -149,31 +150,46 @@ def _file(report: Report, path: str, source: dict, drain: bool) -> None:
 def _server(report: Report, path: str, source: dict | None, config: dict) -> dict | None:
     """Report what is wrong with the target; return its facts, None when Synapse's role cannot log in.
 
-    ``{max_wal_size (bytes), wrong (whether there was a problem)}``.
+    ``{max_wal_size (bytes), config (by which Synapse looks at its tables there; None where they would be in a schema that a move
+    does not know), wrong (whether there was a problem)}``.
     """
     before = len(report.problems)
     libpq = _routine.connection_keywords(config)
     facts = None
-    with report.hearing(), _connection.connected(libpq, autocommit=True, what="synapse_port_info") as connection:
+    with report.hearing(), _connection.connected(libpq, True, "synapse_port_info", _connection.MOVED) as connection:
         with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean,"
-                " pg_size_bytes(current_setting('max_wal_size'))"
-            )
-            read_only, max_wal_size = cursor.fetchone()
-            facts = {"max_wal_size": max_wal_size}
+            cursor.execute("SELECT pg_is_in_recovery(), pg_size_bytes(current_setting('max_wal_size'))")
+            standby, max_wal_size = cursor.fetchone()
+            facts = {"max_wal_size": max_wal_size, "config": None}
             connection.set_session(readonly=True)
-            if read_only:
-                report.problem(
-                    f"The server at {_connection.place(libpq)} does not let this role write: it is a standby or read-only.",
-                    "Give the address of the primary, or take default_transaction_read_only away.",
-                )
+            _defaults_fit(report, cursor, _connection.place(libpq), standby)
             _database_fit(report, cursor, connection.info.dbname, config)
             with report.hearing():
+                _move.require_home(cursor)
+                facts["config"] = _routine.without_defaults(config, cursor)
                 _move.is_finished(cursor, "", config["server_name"])
                 if source:
                     _move.require_only_ported(cursor, path)
     return facts and {**facts, "wrong": len(report.problems) > before}
+
+
+def _defaults_fit(report: Report, cursor, server: str, standby: bool) -> None:
+    """Report what Synapse would meet in every session, though the move leaves it."""
+    found = f"The server at {server} does not let this role write"
+    if standby:
+        report.problem(f"{found}: it is a standby.", "Give the address of the primary.")
+    elif _defaults.begins_read_only(cursor):
+        report.problem(
+            f"{found}: every transaction of the role begins with default_transaction_read_only = on.",
+            f"Take that away where it is set (psql's \\drds tells): {_defaults.reset(cursor, 'default_transaction_read_only')}",
+        )
+    timeouts = _defaults.carried(cursor)
+    if timeouts:
+        told = ", ".join(f"{name} = {value}" for name, value in timeouts.items())
+        report.note(
+            f"Every session of this role begins with {told}. The move goes by none of these, but Synapse will.",
+            "See that they are meant for Synapse; psql's \\drds tells which the role and the database carry.",
+        )
 
 
 def _database_fit(report: Report, cursor, name: str, config: dict) -> None:
@@ -225,6 +241,15 @@ def _compare(report: Report, path: str, source: dict, synapse: dict, config: dic
         )
         return
     with report.hearing(), _sqlite.reading(path) as connection:
+        here = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        missing = _synapse.missing(here, target["columns"], synapse) if target["schema_version"] == known else []
+        if missing:
+            report.problem(
+                f"The target database is not whole: {len(missing)} tables of Synapse {synapse['version']} are missing there "
+                f"({', '.join(missing[:3])}).",
+                "Give the move a new, empty database (synapse_postgres_database).",
+            )
+            return
         _values.prepare(connection)
         _Comparison(report, path, connection, synapse, version == known == target["schema_version"]).all()
     if target["made"]:
@@ -247,7 +272,8 @@ class _Comparison:
         self.tables = {name: self._table(name) for name in sorted(carried)}
 
     def all(self) -> None:
-        self._left_behind()
+        if self.target["schema_version"] == self.synapse["schema_version"]:  # else Synapse makes some of them yet
+            self._left_behind()
         for step in (self._shape, self._values, self._unique):
             for table in self.tables.values():
                 self._looked(step, table)
@@ -436,7 +462,7 @@ class _Comparison:
 def _renumbered(report: Report, path: str, synapse: dict, config: dict) -> None:
     """Report tables whose row ids were given anew since an earlier run, by VACUUM: later rows would be left out."""
     libpq = _routine.connection_keywords(config)
-    with _connection.connected(libpq, autocommit=True, what="synapse_port_info") as target, target.cursor() as cursor:
+    with _connection.connected(libpq, True, "synapse_port_info", _connection.MOVED) as target, target.cursor() as cursor:
         for table, row in _move.renumbered(cursor, path, synapse["append_only"]):
             refusal = _move.renumbered_refusal(path, table, row)
             report.problem(refusal.found, refusal.remedy, table=table, count=1, rows=[row])

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _scram
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _attempt, _connection, _scram
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 try:
-    import psycopg2
     from psycopg2 import sql
 except ImportError:
     pass
@@ -34,6 +34,15 @@ KEYWORDS = [prefix + keyword for keyword in ATTRIBUTES for prefix in ("", "NO")]
 LEAST = ["LOGIN", "NOSUPERUSER", "NOCREATEDB", "NOCREATEROLE"]
 
 _BOOTSTRAP_SUPERUSER_OID = 10
+
+# Said where a password is set without need, perhaps.
+_UNKNOWN = (
+    "The role of this task may not read pg_authid, and a log-in as {!r} does not tell whether it has this password already: the "
+    "server asks for none there, or refuses whatever is given. So the password is set every time."
+)
+
+# SQLSTATE of a password that is not the role's: invalid_password.
+_WRONG = "28P01"
 
 
 def find(cursor, name: str) -> dict | None:
@@ -84,17 +93,21 @@ def may_read_passwords(cursor) -> bool:
     return cursor.fetchone()[0]
 
 
-def logs_in(params: dict, name: str, password: str) -> bool:
-    """Tell whether the role ``name`` gets past the server's password check, tried where ``params`` connect to.
+def logs_in(params: dict, name: str, password: str) -> bool | None:
+    """Tell whether ``password`` is the role ``name``'s, by a log-in where ``params`` connect to; None where that does not tell.
 
-    For servers whose pg_authid may not be read. Only SQLSTATE class 28 (invalid authorization) means another password:
-    a database that the role may not connect to, for one, is refused after the check.
+    For servers whose pg_authid may not be read. A server that asks for a password looks at it before all else that it may
+    refuse a role for, such as a limit of connections (auth.c, ClientAuthentication; postinit.c, InitPostgres). So what is
+    refused in another way than a password that nobody has is right.
     """
-    try:
-        psycopg2.connect(**dict(_connection.keywords(params), user=name, password=password), connect_timeout=10).close()
-    except psycopg2.OperationalError as error:
-        return "authentication failed" not in str(error)
-    return True
+    login = {"connect_timeout": _attempt.SECONDS, **_connection.keywords(params), "user": name}
+    tried = _attempt.attempt({**login, "password": password})
+    if tried.let_in:
+        return True if tried.password == "used" else None
+    if tried.sqlstate in (None, _WRONG):
+        return None if tried.sqlstate is None else False
+    other = _attempt.attempt({**login, "password": secrets.token_hex()})
+    return True if other.sqlstate == _WRONG else None
 
 
 def new_verifier(cursor, password: str) -> str:
@@ -195,21 +208,24 @@ def _described(name: str, role: dict | None, password: str) -> dict:
     }
 
 
-def _password_state(cursor, params: dict, role: dict | None) -> tuple[str, bool]:
-    """Return how the password is stored and whether it has to be set."""
+def _password_state(cursor, params: dict, role: dict | None) -> tuple[str, bool, list[str]]:
+    """Return how the password is stored, whether it has to be set, and warnings about that."""
     wished = params["password"]
     if role is None:
-        return "none", wished is not None
+        return "none", wished is not None, []
     if may_read_passwords(cursor):
         stored = stored_password(cursor, params["name"])
-        return _scram.kind(stored), wished is not None and not _scram.matches(stored or "", wished)
-    return "unreadable", wished is not None and not logs_in(params, params["name"], wished)
+        return _scram.kind(stored), wished is not None and not _scram.matches(stored or "", wished), []
+    if wished is None:
+        return "unreadable", False, []
+    known = logs_in(params, params["name"], wished)
+    return "unreadable", not known, [_UNKNOWN.format(params["name"])] if known is None else []
 
 
 def present(cursor, params: dict, check_mode: bool) -> dict:
     """Bring the role to its wished state; return the result of the module postgres_role, whose ``params`` these are."""
     role = find(cursor, params["name"])
-    stored, set_password = _password_state(cursor, params, role)
+    stored, set_password, warnings = _password_state(cursor, params, role)
     before = role or {"attributes": {}, "connection_limit": -1}
     wished = wished_attributes(params["attributes"])
     if role is None:
@@ -229,7 +245,7 @@ def present(cursor, params: dict, check_mode: bool) -> dict:
         "connection_limit": before["connection_limit"] if limit is None else limit,
     }
     shown = _described(params["name"], after, "scram-sha-256" if set_password else stored)
-    return _result(changes, _described(params["name"], role, stored), shown)
+    return {**_result(changes, _described(params["name"], role, stored), shown), "warnings": warnings}
 
 
 def absent(cursor, params: dict, check_mode: bool) -> dict:

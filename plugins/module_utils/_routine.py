@@ -18,7 +18,14 @@ import shutil
 import subprocess
 import tempfile
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _homeserver, _move, _progress
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
+    _attempt,
+    _connection,
+    _defaults,
+    _homeserver,
+    _move,
+    _progress,
+)
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 # A routine that says nothing for so long (seconds) is taken for dead; it speaks after every batch of every table.
@@ -146,17 +153,33 @@ def connection_keywords(config: dict) -> dict:
     return {key: value for key, value in config["database"]["args"].items() if not key.startswith("cp_")}
 
 
+def without_defaults(config: dict, cursor) -> dict:
+    """Return ``config`` with which Synapse's own tools leave the defaults of the role of ``cursor``, where it carries any.
+
+    They stay where no options are taken, by a pooler.
+    """
+    options, libpq = _defaults.options(cursor), connection_keywords(config)
+    if not options:
+        return config
+    # Options take the place of those of a service, which may hold the role's search_path.
+    libpq = _connection.with_options(libpq, f"{options} -c search_path={_connection.MOVED}")
+    if not _attempt.attempt(libpq).let_in:
+        return config
+    database = config["database"]
+    return {**config, "database": {**database, "args": {**database["args"], "options": libpq["options"]}}}
+
+
 def private_config(config: dict, folder: str) -> dict:
     """Return the least configuration with which Synapse's tools parse: the server's name and its database.
 
     Modules, media stores and key files of ``config`` are left out, since the tools load them where they may not exist;
     the signing key is one made for this run, the media store a path in ``folder``. Background updates need
-    no pause between them, since nobody is served from the new database or the copy.
+    no pause between them, since nobody is served from the new database or the copy, and nothing ends what takes its time.
     """
     database = config["database"]
     if database["name"] == "psycopg2":
         args = {**_connection.KEEPALIVES, **database["args"], "application_name": _move.ROUTINE}
-        database = {**database, "args": args}
+        database = {**database, "args": args, "statement_timeout": 0, "idle_in_transaction_session_timeout": 0}
     return {
         "server_name": config["server_name"],
         "database": database,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _database
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 try:
@@ -99,11 +100,18 @@ def is_synapses(cursor) -> bool:
 
 def require_synapses(cursor) -> None:
     """Raise Refusal unless the connected database holds a schema of Synapse's."""
-    if not is_synapses(cursor):
+    if is_synapses(cursor):
+        return
+    name, others = cursor.connection.info.dbname, _database.homes(cursor)
+    if others:
         raise Refusal(
-            f"The database {cursor.connection.info.dbname!r} is not Synapse's: it has no schema_version in the schema public.",
-            "Give the database that homeserver.yaml names (login_db).",
+            f"In the database {name!r} Synapse's tables are in the schema {', '.join(others)}, and only public is known here.",
+            "Leave its sequences to Synapse, which goes by its role's search_path.",
         )
+    raise Refusal(
+        f"The database {name!r} is not Synapse's: it has no schema_version in the schema public.",
+        "Give the database that homeserver.yaml names (login_db).",
+    )
 
 
 def mend(cursor, check_mode: bool = False, given_out: dict[str, int] | None = None) -> dict:

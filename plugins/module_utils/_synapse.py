@@ -146,7 +146,7 @@ def target(section):
             cursor.execute("SELECT current_schema()")
             if cursor.fetchone()[0] is None:
                 raise RuntimeError("the role's search_path leads to no schema")
-            cursor.execute("SELECT to_regclass('schema_version')")
+            cursor.execute("SELECT to_regclass(format('%I.schema_version', current_schema()))")
             made = cursor.fetchone()[0] is not None
             if made:
                 cursor.execute("SELECT 1 FROM schema_version")
@@ -239,6 +239,14 @@ def carried(here, there, routine: dict) -> set[str]:
     """
     both = set(here) & set(there) - set(routine["ignored"]) - BOOKKEEPING - {"user_directory_stream_pos"}
     return {table for table in both if not table.startswith("sqlite_")}
+
+
+def missing(here, there, routine: dict) -> list[str]:
+    """Return the tables that the routine knows by name and SQLite's ``here`` has, but not PostgreSQL's ``there``.
+
+    A database without one of them is no whole database of Synapse's. ``routine`` is what ask() returns.
+    """
+    return sorted({*routine["append_only"], *routine["boolean"]} & set(here) - set(there))
 
 
 def python_words(params: dict) -> list[str]:

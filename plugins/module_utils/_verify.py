@@ -24,6 +24,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _indexes,
     _move,
     _progress,
+    _sequences,
     _shares,
     _sqlite,
     _synapse,
@@ -80,11 +81,13 @@ def verify(params: dict, check_mode: bool) -> dict:
     _sqlite.require_database(source)
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(_progress.Progress(f"{source}.progress.json", "verify"))
-        connection = stack.enter_context(_connection.session(params, autocommit=True, what="synapse_port_verify"))
+        connection = stack.enter_context(_connection.session(params, True, "synapse_port_verify", _connection.MOVED))
         cursor = stack.enter_context(connection.cursor())
         if params["carry_changes"]:
             stack.enter_context(_move.only_one(cursor, params["login_db"]))
             _move.require_unused(cursor)
+        _move.require_home(cursor)
+        _sequences.require_synapses(cursor)
         _indexes.require_none_aside(cursor)
         lite = stack.enter_context(both_sides(source, cursor, writing=params["carry_changes"] and not check_mode))
         if params["carry_changes"]:
@@ -92,6 +95,7 @@ def verify(params: dict, check_mode: bool) -> dict:
         record = _move.record(cursor)
         kept = _shares.Kept(cursor, source, here=record is not None and record.here, keeping=not check_mode)
         comparison = Comparison(lite, cursor, _routine(record, params), progress, kept)
+        _require_whole(comparison)
         result = comparison.result(comparison.run(source, _connection.keywords(params)))
         carried = {}
         if params["carry_changes"] and result["tables"]:
@@ -101,6 +105,16 @@ def verify(params: dict, check_mode: bool) -> dict:
         if not result["equal"]:
             raise _unequal(result, comparison.routine, source)
         return {"changed": bool(carried), **result}
+
+
+def _require_whole(comparison: Comparison) -> None:
+    """Raise Refusal when a table of Synapse's is on SQLite alone: no rule is for that."""
+    missing = _synapse.missing(comparison.both.mine, comparison.both.theirs, comparison.routine)
+    if missing:
+        raise Refusal(
+            f"The target database is not whole: {len(missing)} tables of Synapse's are missing there ({', '.join(missing[:3])}).",
+            "Stay on SQLite, and give the move a new, empty database (synapse_postgres_database).",
+        )
 
 
 def _carried(comparison: Comparison, result: dict, source: str, check_mode: bool) -> dict:
@@ -190,7 +204,8 @@ def _looking(source: str, libpq: dict, snapshot: str, look):
 
     PostgreSQL is seen as of ``snapshot``.
     """
-    with _sqlite.reading(source) as lite, _connection.connected(libpq, autocommit=True, what="synapse_port_verify") as connection:
+    way = _connection.connected(libpq, True, "synapse_port_verify", _connection.MOVED)
+    with _sqlite.reading(source) as lite, way as connection:
         with connection.cursor() as cursor, _one_moment(lite, cursor, writing=False, snapshot=snapshot):
             yield lambda share: look(lite, cursor, share)
 
@@ -215,10 +230,8 @@ def _one_moment(lite, cursor, writing: bool, snapshot: str | None = None):
     if snapshot:
         cursor.execute("SET TRANSACTION SNAPSHOT %s", (snapshot,))
     try:
-        # As the canonical text is written; nothing here lives long enough for compiled queries to pay.
-        cursor.execute("SET LOCAL bytea_output = hex; SET LOCAL jit = off")
-        # A crew works while this one waits, and asks SQLite for long.
-        cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL statement_timeout = 0")
+        # Nothing here lives long enough for compiled queries to pay.
+        cursor.execute("SET LOCAL jit = off")
         yield
     except BaseException:
         if not cursor.connection.closed:
@@ -298,7 +311,7 @@ class Comparison:
             self._kept.keep(share, part, new)
             self._kept.settle(keeper, at_least=_KEPT)
 
-        with _connection.connected(libpq, autocommit=True, what="synapse_port_verify") as other, other.cursor() as keeper:
+        with _connection.connected(libpq, True, "synapse_port_verify", _connection.MOVED) as other, other.cursor() as keeper:
             keeper.execute("SET synchronous_commit = off")
             _crew.work(lambda: _looking(source, libpq, snapshot, look), lambda: next(left, None), done)
             self._kept.settle(keeper)

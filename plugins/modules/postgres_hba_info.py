@@ -92,7 +92,8 @@ decides:
     sure: true
 password:
   description:
-    - How the role's password is stored, one of V(scram-sha-256), V(md5), V(none), V(expired) or V(unreadable).
+    - How the role's password is stored, one of V(scram-sha-256), V(md5), V(none), V(expired) or V(unreadable);
+      or V(nologin) where the role may not log in at all.
       Null where there is no such role.
   returned: success
   type: str

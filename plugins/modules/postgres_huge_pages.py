@@ -163,7 +163,7 @@ def main() -> None:
     module.no_log_values.update(_settings.secrets(module.params["settings"]))
     with told_to(module), contextlib.ExitStack() as stack:
         with _account.acting(_account.named(module.params["account"])):
-            session = _connection.session(module.params, autocommit=True, what="postgres_huge_pages")
+            session = _connection.session(module.params, autocommit=True, what="postgres_huge_pages", schema=None)
             connection = stack.enter_context(session)
         result = _huge_pages_host.step(module, connection.cursor())
     module.exit_json(**result)

@@ -231,7 +231,7 @@ def main() -> None:
     )
     module.no_log_values.update(_settings.secrets(module.params["settings"]))
     with told_to(module):
-        with _connection.session(module.params, autocommit=True, what="postgres_settings") as connection:
+        with _connection.session(module.params, autocommit=True, what="postgres_settings", schema=None) as connection:
             way = _settings_system if module.params["method"] == "alter_system" else _settings_file
             result = way.step(module, connection.cursor())
     for name, place in result["overridden"].items():

@@ -253,7 +253,7 @@ def take(module, params: dict) -> dict:
                 results[what] = step(cursor, False)
         if params["connections"]:
             limit = results["role"]["role"]["connection_limit"]
-            results["role"]["warnings"] = _role.short_of_connections(cursor, params["connections"], limit)
+            results["role"]["warnings"] += _role.short_of_connections(cursor, params["connections"], limit)
     return results
 
 

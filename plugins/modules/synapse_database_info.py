@@ -19,6 +19,12 @@ author: The matrixops.synapse_postgres contributors (@matrixops)
 extends_documentation_fragment:
   - matrixops.synapse_postgres.connection
   - matrixops.synapse_postgres.attributes.info
+options:
+  config:
+    description:
+      - File with a C(database) section of Synapse's, which may lead to this very database by another name, such as
+        C(localhost) for C(127.0.0.1). It is logged in to as well, to see whether it does.
+    type: path
 """
 
 EXAMPLES = r"""
@@ -61,9 +67,45 @@ sessions:
   returned: always
   type: int
 schema_version:
-  description: Version of Synapse's schema in the database, null when Synapse has not made one.
+  description: Version of Synapse's schema where the role finds it, null when it finds none.
   returned: always
   type: int
+schema:
+  description:
+    - Where the role finds Synapse's tables, by its own C(search_path); where there are none, where it would make them.
+  returned: always
+  type: str
+  sample: public
+schemas:
+  description: Every schema of the database that holds tables of Synapse's.
+  returned: always
+  type: list
+  elements: str
+  sample: [public]
+identity:
+  description: What tells this database from every other one, whatever the name that leads to it.
+  returned: always
+  type: dict
+  contains:
+    system_identifier:
+      description: The cluster's, null where the role may not ask for it.
+      type: str
+    timeline:
+      description: The cluster's, null where the role may not ask for it.
+      type: int
+    database_oid:
+      description: The database's number in the cluster.
+      type: int
+    started:
+      description: When the server was started, in seconds since the epoch.
+      type: str
+    standby:
+      description: Whether the server is a standby.
+      type: bool
+same:
+  description: Whether O(config) leads to this very database; null where nobody could log in there.
+  returned: when O(config) is given
+  type: bool
 space:
   description:
     - The room that the database has, in bytes. Null where the server is not on this host, or where the role may not know
@@ -99,17 +141,30 @@ denied:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _database
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
+    _connection,
+    _database,
+    _defaults,
+    _homeserver,
+    _routine,
+)
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, told_to
+
+# Where Synapse finds its tables, and where it makes them while there are none.
+_SCHEMA = """
+SELECT coalesce((SELECT nspname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace
+    WHERE c.oid = pg_catalog.to_regclass('schema_version')), pg_catalog.current_schema())
+"""
 
 
 def look(connection, cursor, name: str) -> dict:
     """Return what the module tells about the connected database ``name``."""
     database = _database.find(cursor, name)
     tables = _database.tables(cursor)
-    schema_version = None
-    if "public.schema_version" in tables:
-        cursor.execute("SELECT max(version) FROM public.schema_version")
+    schema, schema_version = _defaults.by_own_path(cursor, _SCHEMA), None
+    if f"{schema}.schema_version" in tables:
+        name = _database.sql.Identifier(schema, "schema_version")
+        cursor.execute(_database.sql.SQL("SELECT max(version) FROM {}").format(name))
         schema_version = cursor.fetchone()[0]
     cursor.execute(
         "SELECT count(*) FROM pg_stat_activity"
@@ -123,19 +178,36 @@ def look(connection, cursor, name: str) -> dict:
         "problems": _database.unfit_for_synapse(database),
         "tables": len(tables),
         "schema_version": schema_version,
+        "schema": schema,
+        "schemas": _database.homes(cursor),
+        "identity": _database.identity(cursor),
         "space": _database.space(cursor),
     }
 
 
+def is_same(config: str, identity: dict) -> bool | None:
+    """Tell whether the file ``config`` of Synapse's leads to the database of this ``identity``; None where it leads nowhere."""
+    section = _homeserver.parse(_homeserver.read(config), config).get("database")
+    if not isinstance(section, dict) or section.get("name") != "psycopg2" or not isinstance(section.get("args"), dict):
+        return False
+    try:
+        with _connection.connected(_routine.connection_keywords({"database": section})) as other, other.cursor() as cursor:
+            return _database.are_same(identity, _database.identity(cursor))
+    except Refusal:
+        return None
+
+
 def main() -> None:
     module = AnsibleModule(
-        argument_spec=_connection.connection_spec(),
+        argument_spec=_connection.connection_spec(config=dict(type="path")),
         supports_check_mode=True,
     )
     params = module.params
     with told_to(module):
         with _connection.session(params, what="synapse_database_info") as connection, connection.cursor() as cursor:
             found = look(connection, cursor, params["login_db"])
+        if params["config"]:
+            found["same"] = is_same(params["config"], found["identity"])
     module.exit_json(changed=False, **found)
 
 

@@ -1,9 +1,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """What cannot be provoked with the servers there are: one older than Synapse accepts, and a Python without psycopg2."""
 
+import ctypes
+
 import pytest
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _attempt, _connection
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 
@@ -51,39 +53,25 @@ def test_a_place_is_named_as_a_person_would(given, place):
 
 
 @pytest.mark.parametrize(
-    ("words", "remedy", "no_server"),
+    ("words", "peer", "ours", "seen"),
     [
-        ("connection to server failed: Connection refused", "Start the server", True),
-        ('connection on socket "/x/.s.PGSQL.5432" failed: No such file or directory', "Start the server", True),
-        ('FATAL: Ident authentication failed for user "synapse"', "before the ident line", False),
-        ('FATAL: no pg_hba.conf entry for host "::1"', "Allow this user", False),
-        ('FATAL: password authentication failed for user "synapse"', "Check login_user and login_password", False),
-        ('FATAL: Peer authentication failed for user "postgres"', "become_user=postgres", False),
+        ("keine Zeile für Host »10.0.0.5«, Benutzer »a«", "10.0.0.9", "192.168.1.2", "10.0.0.5"),
+        ('to server at "db" (10.0.0.9), port 1 failed: no entry for host "fd00::5", user "a"', "10.0.0.9", "10.0.0.2", "fd00::5"),
+        ('to server at "127.0.0.1", port 1 failed: no entry for host "127.0.0.1"', "127.0.0.1", "127.0.0.1", "127.0.0.1"),
+        ("entre 10.0.0.5 et 10.0.0.6", "10.0.0.9", "10.0.0.2", "10.0.0.2"),
+        ("password authentication failed", "10.0.0.9", "10.0.0.2", "10.0.0.2"),
+        ("10.0.0.5", "", "", ""),
     ],
 )
-def test_the_common_causes_have_their_remedy(words, remedy, no_server):
-    refusal = _connection._no_connection({"host": "db"}, words)
-    assert words in str(refusal) and remedy in str(refusal) and refusal.facts["no_server"] is no_server
+def test_the_address_that_the_server_sees_is_told_in_any_language(words, peer, ours, seen):
+    tried = _attempt.Attempt(sqlstate="28000", peer=peer, host=peer, address=ours)
+    facts = _connection._no_connection({"host": "db"}, words, tried).facts
+    assert facts == {"no_server": False, "denied": {"address": seen, "encryption": None}}
 
 
-@pytest.mark.parametrize(
-    ("libpq", "words", "denied"),
-    [
-        ({"host": "db"}, 'no pg_hba.conf entry for host "10.0.0.5", user "a", SSL encryption', ("10.0.0.5", "tls")),
-        ({"host": "db"}, 'pg_hba.conf rejects connection for host "::1", user "a", no encryption', ("::1", "none")),
-        (
-            {"host": "db"},
-            'connection to server at "db" (127.0.0.1), port 1 failed: password authentication failed',
-            ("127.0.0.1", None),
-        ),
-        ({"host": "127.0.0.1", "sslmode": "disable"}, 'Ident authentication failed for user "a"', ("127.0.0.1", "none")),
-        ({"host": "no.such.host.invalid"}, "fe_sendauth: no password supplied", ("", None)),
-        ({"host": "/run/postgresql"}, 'Peer authentication failed for user "a"', ("", None)),
-        ({}, "connection requires a valid client certificate", ("", None)),
-        ({"host": "db"}, 'database "synapse" does not exist', None),
-        ({"host": "db"}, "Connection refused", None),
-    ],
-)
-def test_who_was_denied_is_known_to_who_asks_why(libpq, words, denied):
-    facts = _connection._no_connection(libpq, words).facts
-    assert facts.get("denied") == (denied and dict(zip(("address", "encryption"), denied)))
+def test_where_nothing_is_known_the_words_are_told_and_nothing_is_made_of_them(monkeypatch):
+    monkeypatch.setattr(_attempt, "_library", lambda: ctypes.CDLL("/nowhere"))
+    words = "Connection refused: password authentication failed, no pg_hba.conf entry, does not exist"
+    refusal = _connection._no_connection({"host": "db"}, words, _attempt.attempt({"host": "db"}))
+    assert words in str(refusal) and refusal.facts == {"no_server": False}
+    assert refusal.remedy == "See the server's log for the circumstances."
