@@ -20,9 +20,11 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _carry,
     _compare,
     _connection,
+    _content,
     _crew,
     _indexes,
     _move,
+    _names,
     _progress,
     _shares,
     _sqlite,
@@ -78,6 +80,7 @@ def verify(params: dict, check_mode: bool) -> dict:
     """
     source = params["sqlite_database"]
     _sqlite.require_database(source)
+    _names.require_one(source)
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(_progress.Progress(f"{source}.progress.json", "verify"))
         connection = stack.enter_context(_connection.session(params, autocommit=True, what="synapse_port_verify"))
@@ -100,7 +103,23 @@ def verify(params: dict, check_mode: bool) -> dict:
         result = {**result, "carried": carried, "seconds": comparison.seconds}
         if not result["equal"]:
             raise _unequal(result, comparison.routine, source)
+        if params["original"]:
+            progress.tell(f"what SQLite says of {params['original']}", result["rows"], result["rows"], now=True)
+            _require_original(params["original"], source, record)
         return {"changed": bool(carried), **result}
+
+
+def _require_original(original: str, source: str, record: _move.Record | None) -> None:
+    """Raise Refusal unless ``source``, which was compared, is a copy of all that the database ``original`` holds.
+
+    What it held when it was ported stands in the ``record``, before Synapse's own code wrote to it.
+    """
+    path = _names.opened(original)
+    _sqlite.require_database(path)
+    _names.require_one(path)
+    _sqlite.require_closed(path)
+    ported = record and record.content and record.stamp == _sqlite.stamp(source)
+    _content.require_same(original, source, record.content if ported else _content.of(source))
 
 
 def _carried(comparison: Comparison, result: dict, source: str, check_mode: bool) -> dict:
