@@ -60,7 +60,7 @@ def require_same(original: str, copy: str, held: dict) -> None:
     if differing:
         told, more = list(differing.values()), f" and {len(differing) - 3} more" if len(differing) > 3 else ""
         raise Refusal(
-            f"The copy {copy} did not hold what SQLite itself says of {original}: {len(told)} tables differ: "
+            f"The copy {copy} did not hold what SQLite itself says of {original}, in {len(told)} table{'s' * (len(told) > 1)}: "
             f"{'; '.join(told[:3])}{more}.",
             "Stay on SQLite. It was written to after the copy, or the copy is not whole: see that nothing but Synapse uses it, "
             "by one path, then port a new copy.",

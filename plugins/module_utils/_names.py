@@ -172,10 +172,7 @@ def _other_log(path: str, process: Process) -> str | None:
     ours = None
     with contextlib.suppress(OSError):
         ours = _identity(f"{path}-wal")
-    if ours in process.logs.values():
-        return None
-    called = {f"{os.path.basename(name)}-wal" for name in (path, *process.names)}
-    return next((log for log in process.logs if os.path.basename(_called(log)) in called), None)
+    return next(iter(process.logs), None) if ours not in process.logs.values() else None
 
 
 def _refused_link(path: str, holding: list[Process]) -> tuple[str, str]:
@@ -265,7 +262,11 @@ def place(entries: list[Mount], path: str) -> tuple[str, str]:
         key=lambda entry: len(entry.point),
         default=Mount("", "/", "/"),
     )
-    return found.device, os.path.normpath(f"{found.root}/{os.path.relpath(path, found.point)}")
+    return found.device, _below(found.root, os.path.relpath(path, found.point))
+
+
+def _below(folder: str, relative: str) -> str:
+    return os.path.normpath(os.path.join(folder, relative))
 
 
 def _logs_place(entries: list[Mount], path: str) -> tuple[str, str]:
@@ -309,4 +310,4 @@ def _reached(entries: list[Mount], there: tuple[str, str]):
     device, inside = there
     for entry in entries:
         if entry.device == device and inside.startswith(entry.root.rstrip("/") + "/"):
-            yield os.path.normpath(f"{entry.point}/{os.path.relpath(inside, entry.root)}")
+            yield _below(entry.point, os.path.relpath(inside, entry.root))

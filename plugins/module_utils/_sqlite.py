@@ -36,6 +36,7 @@ def reading(path: str):
         with contextlib.closing(sqlite3.connect(_names.uri(path), uri=True, timeout=30, isolation_level=None)) as connection:
             yield connection
     except sqlite3.Error as error:
+        _names.require_one(path)  # or its log and its index are not of one name
         name = shlex.quote(path)
         remedy = f"Check that the file is whole (sqlite3 {name} 'PRAGMA quick_check') and that its folder may be read."
         if _size(f"{path}-journal"):

@@ -92,7 +92,7 @@ def main() -> None:
     module = AnsibleModule(argument_spec=dict(path=dict(type="path", required=True)), supports_check_mode=True)
     with told_to(module), _names.resolved(module.params, "path") as params:
         path = params["path"]
-        if not os.path.lexists(module.params["path"]):
+        if not os.path.lexists(module.params["path"]) and not os.path.lexists(path):
             module.exit_json(changed=False, exists=False)
         facts = _sqlite.inspect(path)
         problems = [f"{found} {remedy}" for found, remedy in _sqlite.unfit_to_move(path, facts)]
