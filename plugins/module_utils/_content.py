@@ -22,7 +22,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors
 
 # So many bytes of a table are read, of its newest rows: almost all of Synapse's tables are smaller. What is lost when the last
 # transactions are lost is new rows, and rows of small tables: streams, tokens, devices.
-_READ = 16 << 20
+_READ = 8 << 20
 
 # A form of values that is the same for the same values: later ones tell how often a value is referred to as well.
 _FORM = 2

@@ -57,7 +57,7 @@ options:
         Synapse is stopped for good, since the comparison proves only that PostgreSQL holds what the copy holds.
       - What SQLite itself says of the original, through a connection as every program has one, must then be what the copy held
         when it was ported. That is the schema, of each table the lowest and the highest row id, and every value of its newest
-        rows, as far as 16 MiB reach, which is the whole of most tables. It takes seconds and writes nothing.
+        rows, as far as 8 MiB reach, which is the whole of most tables. It takes seconds and writes nothing.
       - So it finds new rows that the copy lacks in any table, and rows that were changed or deleted in tables up to that size
         and among the newest rows of larger ones. Where the original's write-ahead log is not empty, as when Synapse was killed,
         larger tables are compared with the copy row for row, which takes as long as reading both. Where there is no log, a change
