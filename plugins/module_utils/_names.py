@@ -19,9 +19,13 @@ import os
 import re
 import shlex
 import sqlite3
+import time
 import urllib.parse
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+
+# For how long (seconds) the other names of a file with hard links are looked for, before an administrator has to.
+_SEARCHING = 5
 
 # What somebody committed, or did not yet, by the name that it stands behind.
 _LOGS = ("-wal", "-journal")
@@ -177,16 +181,37 @@ def _other_log(path: str, process: Process) -> str | None:
 
 def _refused_link(path: str, holding: list[Process]) -> tuple[str, str]:
     """Return what second() does for a file with more than one hard link."""
-    folder, name = os.path.split(path)
-    with os.scandir(folder) as entries:
-        others = {entry.path for entry in entries if entry.name != name and _is_same(entry.path, path)}
-    others |= {other for process in holding for other in process.names if other != path and _is_same(other, path)}
+    others = {other for process in holding for other in process.names if other != path and _is_same(other, path)}
+    others |= _hard_links(path)
     found = f"{path} is one file with {os.stat(path).st_nlink} names (hard links), and SQLite keeps the log beside the one used."
     found += "".join(f" {other} is another one{_beside(other)}." for other in sorted(others))
     search = f"find {shlex.quote(_file_system(path))} -xdev -samefile {shlex.quote(path)}"
     log = next((other for other in sorted(others) if _beside(other)), None)
-    first = f"take the log into the database ({_take_in(log)}), " if log else ""
+    first = f"keep a copy of the file with its logs, take the log into the database ({_take_in(log)}), " if log else ""
     return found, f"Stop Synapse, {first}see which names there are ({search}), remove all but Synapse's, and start Synapse again."
+
+
+def _hard_links(path: str) -> set[str]:
+    """Return the other names of the file at ``path`` that are found within _SEARCHING seconds, those nearby first."""
+    wanted, found, seen = os.stat(path), set(), set()
+    deadline, begin = time.monotonic() + _SEARCHING, os.path.dirname(path)
+    while True:
+        left = [begin]
+        while left and len(found) < wanted.st_nlink - 1 and time.monotonic() < deadline:
+            folder = left.pop()
+            with contextlib.suppress(OSError):
+                if folder in seen or os.stat(folder).st_dev != wanted.st_dev:
+                    continue
+                seen.add(folder)
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        if entry.is_dir(follow_symlinks=False):
+                            left.append(entry.path)
+                        elif entry.inode() == wanted.st_ino and entry.path != path and _is_same(entry.path, path):
+                            found.add(entry.path)
+        if os.path.ismount(begin):
+            return found
+        begin = os.path.dirname(begin)
 
 
 def _file_system(path: str) -> str:

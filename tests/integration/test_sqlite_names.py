@@ -246,10 +246,11 @@ def _shell() -> str:
     return "sqlite3" if shutil.which("sqlite3") else f'{sys.executable} -c "{script}"'
 
 
-def test_a_hard_link_in_another_folder_is_refused_though_no_log_is_in_sight(run, real, folder, tmp_path):
+def test_a_hard_link_in_another_folder_is_refused_whether_it_has_a_log_or_not(run, real, folder, tmp_path):
     (folder / "homeserver.db").hardlink_to(real)
     commit(folder / "homeserver.db")
-    assert "2 names (hard links)" in modules_refuse(run, real, tmp_path)
+    told = modules_refuse(run, real, tmp_path)
+    assert "2 names (hard links)" in told and f"{folder}/homeserver.db is another one, with the log" in told
     with contextlib.closing(sqlite3.connect(folder / "homeserver.db")) as connection:
         connection.execute("PRAGMA journal_mode = DELETE")
     # The journal of a crash may be beside any name as well.
