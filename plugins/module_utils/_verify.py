@@ -115,6 +115,8 @@ def _require_original(original: str, source: str, record: _move.Record | None) -
     What it held when it was ported stands in the ``record``, before Synapse's own code wrote to it.
     """
     path = _names.opened(original)
+    if path == source:  # no copy was compared, but the original itself
+        return
     _sqlite.require_database(path)
     _names.require_one(path)
     _sqlite.require_closed(path)
