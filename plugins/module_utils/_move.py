@@ -18,6 +18,7 @@ import time
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
     _connection,
+    _content,
     _database,
     _defaults,
     _sqlite,
@@ -59,6 +60,7 @@ CREATE TABLE IF NOT EXISTS synapse_postgres.move (
     started_at timestamptz NOT NULL,
     ported_at timestamptz
 );
+ALTER TABLE synapse_postgres.move ADD COLUMN IF NOT EXISTS content jsonb;
 COMMENT ON TABLE synapse_postgres.move IS 'How Synapse''s data came here from SQLite; kept so that it is never overwritten.';
 CREATE TABLE IF NOT EXISTS synapse_postgres.sums (
     table_name text,
@@ -114,7 +116,8 @@ class Record:
 
     ``routine`` is what the Synapse that ported decides, as _synapse.ask() returns it, with the ``engine`` that ported last,
     whether a port had ended well before (``again``), and the state for which all was ``laid`` for the engine copy. ``here`` is
-    False in a copy of the database that was restored elsewhere, whose transactions have other numbers.
+    False in a copy of the database that was restored elsewhere, whose transactions have other numbers. ``content`` is what
+    _content.of() said of the file before it was ported; None in a record of an earlier release.
     """
 
     status: str
@@ -122,6 +125,7 @@ class Record:
     server_name: str
     routine: dict
     last_transaction: int | None
+    content: dict | None
     here: bool
 
     def broke_off_at(self, stamp: str) -> bool:
@@ -153,12 +157,12 @@ def record(cursor) -> Record | None:
         return None
     # The row was last written in the very transaction that it names: end(). A restored copy's was not.
     cursor.execute(
-        "SELECT status, stamp, server_name, routine, last_transaction,"
+        "SELECT status, stamp, server_name, routine, last_transaction, to_jsonb(move) -> 'content',"
         " xmin::text::bigint = last_transaction & 4294967295 AND pg_current_xact_id()::text::bigint > last_transaction"
         " FROM synapse_postgres.move"
     )
     row = cursor.fetchone()
-    return Record(*row[:5], bool(row[5])) if row else None
+    return Record(*row[:6], bool(row[6])) if row else None
 
 
 def is_again(cursor, before: Record | None) -> bool:
@@ -183,12 +187,16 @@ def begin(cursor, source: str, server_name: str, routine: dict, before: Record |
         cursor.execute("TRUNCATE synapse_postgres.sums")
     if not _exists(cursor, "port_from_sqlite3"):
         cursor.execute("TRUNCATE synapse_postgres.aside")
+    stamp = _sqlite.stamp(source)
+    # Of a port that was killed on the way the file may hold what Synapse's code has made of it.
+    known = before.content if before and before.broke_off_at(stamp) else None
     cursor.execute(
-        "INSERT INTO synapse_postgres.move (status, source, stamp, server_name, routine, started_at)"
-        " VALUES ('running', %s, %s, %s, %s, now())"
+        "INSERT INTO synapse_postgres.move (status, source, stamp, server_name, routine, content, started_at)"
+        " VALUES ('running', %s, %s, %s, %s, %s, now())"
         " ON CONFLICT (only_one) DO UPDATE SET status = 'running', source = excluded.source, stamp = excluded.stamp,"
-        " routine = excluded.routine, last_transaction = NULL, started_at = excluded.started_at, ported_at = NULL",
-        (source, _sqlite.stamp(source), server_name, json.dumps(routine)),
+        " routine = excluded.routine, content = excluded.content, last_transaction = NULL,"
+        " started_at = excluded.started_at, ported_at = NULL",
+        (source, stamp, server_name, json.dumps(routine), json.dumps(known or _content.of(source))),
     )
 
 

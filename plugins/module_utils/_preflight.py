@@ -19,6 +19,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _database,
     _defaults,
     _move,
+    _names,
     _routine,
     _snapshot,
     _sqlite,
@@ -82,7 +83,9 @@ def look(params: dict) -> dict:
     report, path = Report(), params["sqlite_database"]
     source = config = server = synapse = None
     with report.hearing():
+        path = _names.opened(path)
         source = _sqlite.inspect(path)
+    _link(report, params["sqlite_database"], path)
     if source:
         _file(report, path, source, params["drain_background_updates"])
     with report.hearing():
@@ -121,6 +124,18 @@ def existing(folder: str) -> str:
     while not os.path.isdir(folder) and os.path.dirname(folder) != folder:
         folder = os.path.dirname(folder)
     return folder
+
+
+def _link(report: Report, given: str, path: str) -> None:
+    """Note that the path that was ``given`` leads to ``path``, and what then lies beside the link to no avail."""
+    if given != path:
+        report.note(f"{given} leads to {path}.", "That file is moved, with the log beside it.")
+    log = f"{given}-wal"
+    if os.path.islink(given) and os.path.isfile(log) and os.path.getsize(log):
+        report.note(
+            f"{log} holds {os.path.getsize(log)} bytes, and SQLite does not read it, since {given} is a link.",
+            "It is of a time when the file was in the place of the link; what is in it alone is not part of the database.",
+        )
 
 
 def _file(report: Report, path: str, source: dict, drain: bool) -> None:

@@ -20,7 +20,7 @@ import stat
 import struct
 import time
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _progress, _sqlite
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _names, _progress, _sqlite
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 # Bytes that are read at once, a multiple of every page size.
@@ -174,7 +174,7 @@ def _is_ours(target: str) -> bool:
     except FileNotFoundError:
         return False
     alone = stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_uid == os.geteuid()
-    return alone and not _sqlite.log_size(target) and not _sqlite.holders(target)
+    return alone and not _sqlite.log_size(target) and not _names.holders(target)
 
 
 def _from_difference(found, target: str, progress: _progress.Progress | None = None):

@@ -7,13 +7,13 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
+import shlex
 import sqlite3
 import stat
 import time
-import urllib.parse
 
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _names
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 # The first bytes of every SQLite 3 database: https://www.sqlite.org/fileformat2.html, section 1.3.
@@ -32,15 +32,20 @@ CLOSING = 15
 @contextlib.contextmanager
 def reading(path: str):
     """Yield a connection that cannot write to the SQLite database at ``path``; Refusal when it is damaged or locked."""
-    uri = f"file:{urllib.parse.quote(path)}?mode=ro"
     try:
-        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None)) as connection:
+        with contextlib.closing(sqlite3.connect(_names.uri(path), uri=True, timeout=30, isolation_level=None)) as connection:
             yield connection
     except sqlite3.Error as error:
-        raise Refusal(
-            f"SQLite cannot read {path}: {error}.",
-            "Check that the file is whole (sqlite3 FILE 'PRAGMA quick_check') and that its folder may be read.",
-        ) from error
+        _names.require_one(path)  # or its log and its index are not of one name
+        name = shlex.quote(path)
+        remedy = f"Check that the file is whole (sqlite3 {name} 'PRAGMA quick_check') and that its folder may be read."
+        if _size(f"{path}-journal"):
+            # Who only reads may not take back what a writer that was killed has begun (https://www.sqlite.org/lockingv3.html).
+            remedy = (
+                f"{path}-journal may be of a transaction that was cut off: start Synapse, which takes it back, or run, as its "
+                f"user, sqlite3 {name} 'PRAGMA quick_check'."
+            )
+        raise Refusal(f"SQLite cannot read {path}: {error}.", remedy) from error
 
 
 def require_utf8(connection) -> None:
@@ -55,18 +60,9 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def require_absolute(path: str) -> None:
-    """Raise Refusal unless ``path`` says where a file is by itself."""
-    if not os.path.isabs(path):
-        raise Refusal(
-            f"The path {path} of the SQLite database is not absolute.",
-            "Give the whole path; where Synapse's own folder matters, only Synapse knows which file it is.",
-        )
-
-
 def require_database(path: str) -> None:
     """Raise Refusal unless ``path`` is a file that starts as every SQLite database does."""
-    require_absolute(path)
+    _names.require_absolute(path)
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise Refusal(f"{path} is not a file.", "Give the path of Synapse's SQLite database.")
@@ -121,7 +117,7 @@ def unfit_to_move(path: str, facts: dict, drain: bool = False) -> list[tuple[str
 
     ``drain``: background updates that are pending will be finished on the copy, and are no reason.
     """
-    problems = []
+    problems = [found for found in [_names.second(path)] if found]
     if facts["users"] == 0:
         problems.append(
             (
@@ -157,8 +153,12 @@ def require_movable(path: str, facts: dict, drain: bool) -> None:
 
 def log_size(path: str) -> int:
     """Return the size in bytes of the write-ahead log beside the database at ``path``; its content goes into a copy as well."""
+    return _size(f"{path}-wal")
+
+
+def _size(path: str) -> int:
     with contextlib.suppress(FileNotFoundError):
-        return os.path.getsize(f"{path}-wal")
+        return os.path.getsize(path)
     return 0
 
 
@@ -166,31 +166,17 @@ def require_closed(path: str) -> None:
     """Raise Refusal when a process has the database at ``path`` open after CLOSING seconds; nobody else is to write to it."""
     deadline = time.monotonic() + CLOSING
     while True:
-        found = holders(path)
+        found = _names.holders(path)
         if not found:
             return
         if time.monotonic() > deadline:
             break
         time.sleep(0.2)
     raise Refusal(
-        f"{path} is still open in {', '.join(found)}: what is written there after the copy would be lost.",
+        f"{path} is still open in {', '.join(map(str, found))}: what is written there after the copy would be lost.",
         "Stop that, too. All of Synapse's processes must be among those that the play stops: its workers as well "
         "(in the roles: synapse_postgres_service_units).",
     )
-
-
-def holders(path: str) -> list[str]:
-    """Return the processes that have the file at ``path`` open, of those that this user sees: ``process 123 (python)``."""
-    wanted, found = os.stat(path), []
-    for process in sorted(glob.glob("/proc/[0-9]*"), key=lambda folder: int(folder[6:])):
-        for descriptor in glob.glob(f"{process}/fd/*"):
-            with contextlib.suppress(OSError):  # it has ended, or is another user's
-                status = os.stat(descriptor)
-                if (status.st_dev, status.st_ino) == (wanted.st_dev, wanted.st_ino):
-                    with open(f"{process}/comm", encoding="utf-8", errors="replace") as stream:
-                        found.append(f"process {process[6:]} ({stream.read().strip()})")
-                    break
-    return found
 
 
 def stamp(path: str) -> str:

@@ -20,9 +20,11 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _carry,
     _compare,
     _connection,
+    _content,
     _crew,
     _indexes,
     _move,
+    _names,
     _progress,
     _sequences,
     _shares,
@@ -79,6 +81,7 @@ def verify(params: dict, check_mode: bool) -> dict:
     """
     source = params["sqlite_database"]
     _sqlite.require_database(source)
+    _names.require_one(source)
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(_progress.Progress(f"{source}.progress.json", "verify"))
         connection = stack.enter_context(_connection.session(params, True, "synapse_port_verify", _connection.MOVED))
@@ -104,6 +107,9 @@ def verify(params: dict, check_mode: bool) -> dict:
         result = {**result, "carried": carried, "seconds": comparison.seconds}
         if not result["equal"]:
             raise _unequal(result, comparison.routine, source)
+        if params["original"]:
+            progress.tell(f"what SQLite says of {params['original']}", result["rows"], result["rows"], now=True)
+            _require_original(params["original"], source, record)
         return {"changed": bool(carried), **result}
 
 
@@ -115,6 +121,21 @@ def _require_whole(comparison: Comparison) -> None:
             f"The target database is not whole: {len(missing)} tables of Synapse's are missing there ({', '.join(missing[:3])}).",
             "Stay on SQLite, and give the move a new, empty database (synapse_postgres_database).",
         )
+
+
+def _require_original(original: str, source: str, record: _move.Record | None) -> None:
+    """Raise Refusal unless ``source``, which was compared, is a copy of all that the database ``original`` holds.
+
+    What it held when it was ported stands in the ``record``, before Synapse's own code wrote to it.
+    """
+    path = _names.opened(original)
+    if path == source:  # no copy was compared, but the original itself
+        return
+    _sqlite.require_database(path)
+    _names.require_one(path)
+    _sqlite.require_closed(path)
+    ported = record and record.content and record.stamp == _sqlite.stamp(source)
+    _content.require_same(original, source, record.content if ported else _content.of(source))
 
 
 def _carried(comparison: Comparison, result: dict, source: str, check_mode: bool) -> dict:

@@ -38,7 +38,7 @@ options:
   sqlite_database:
     description:
       - Absolute path of a copy of Synapse's SQLite database, as M(matrixops.synapse_postgres.synapse_sqlite_snapshot)
-        makes it. The routine writes to it and to its folder.
+        makes it. The routine writes to it and to its folder. A symbolic link is followed, and refused with O(command).
       - The routine's log is kept beside it, as C(<sqlite_database>.port.log).
     type: path
     required: true
@@ -128,9 +128,11 @@ log:
   type: str
 """
 
+import os
+
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _interpreter, _port, _synapse
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _interpreter, _names, _port, _synapse
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, told_to
 
 
@@ -149,11 +151,17 @@ def main() -> None:
         required_by={"python_command": "command"},
         supports_check_mode=True,
     )
-    params = module.params
-    with told_to(module):
+    # Where Synapse runs in a container, only the path as it was given is the same there.
+    followed = [] if module.params["command"] else ["sqlite_database"]
+    with told_to(module), _names.resolved(module.params, *followed) as params:
         _interpreter.need({"yaml": "PyYAML", "psycopg2": "psycopg2"}, params["synapse_python"])
         if params["batch_size"] is not None and params["batch_size"] < 1:
             raise Refusal(f"A batch of {params['batch_size']} rows carries nothing.", "Give a batch_size of 1 or more.")
+        if os.path.islink(params["sqlite_database"]):
+            raise Refusal(
+                f"{params['sqlite_database']} is a link, which may lead elsewhere where the command runs.",
+                "Give the path of the file itself.",
+            )
         result = _port.port(params, module.check_mode)
         if result.get("engine", params["engine"]) != params["engine"]:
             module.warn("The engine copy does not know the port routine of this Synapse; Synapse's own carried the rows over.")

@@ -24,7 +24,8 @@ extends_documentation_fragment:
 options:
   sqlite_database:
     description:
-      - Absolute path of Synapse's SQLite database.
+      - Absolute path of Synapse's SQLite database, as its configuration has it. A symbolic link is followed as SQLite does; a
+        second name of the file, a hard link or a mount of the file alone, is a problem.
     type: path
     required: true
   config:

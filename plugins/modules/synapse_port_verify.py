@@ -51,6 +51,20 @@ options:
         where Synapse has written to the target since.
     type: bool
     default: false
+  original:
+    description:
+      - Absolute path of the database that O(sqlite_database) is a copy of, as Synapse's configuration has it. Give it when
+        Synapse is stopped for good, since the comparison proves only that PostgreSQL holds what the copy holds.
+      - What SQLite itself says of the original, through a connection as every program has one, must then be what the copy held
+        when it was ported. That is the schema, of each table the lowest and the highest row id, and every value of its newest
+        rows, as far as 8 MiB reach, which is the whole of most tables. It takes seconds and writes nothing.
+      - So it finds new rows that the copy lacks in any table, and rows that were changed or deleted in tables up to that size
+        and among the newest rows of larger ones. Where the original's write-ahead log is not empty, as when Synapse was killed,
+        larger tables are compared with the copy row for row, which takes as long as reading both. Where there is no log, a change
+        of an old row in a large table, made by somebody else after the copy, which touches nothing else, is not found.
+      - It is refused when any process has the original open, or when it has a second name, as in
+        M(matrixops.synapse_postgres.synapse_sqlite_snapshot).
+    type: path
   synapse_python:
     description:
       - The interpreter that runs Synapse. It is asked what the port routine does where the target database holds no record
@@ -122,7 +136,7 @@ carried:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _interpreter, _verify
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _interpreter, _names, _verify
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
 
 
@@ -131,12 +145,12 @@ def main() -> None:
         argument_spec=_connection.connection_spec(
             sqlite_database=dict(type="path", required=True),
             carry_changes=dict(type="bool", default=False),
+            original=dict(type="path"),
             synapse_python=dict(type="path"),
         ),
         supports_check_mode=True,
     )
-    params = module.params
-    with told_to(module):
+    with told_to(module), _names.resolved(module.params, "sqlite_database") as params:
         _interpreter.need({"psycopg2": "psycopg2"}, params["synapse_python"])
         result = _verify.verify(params, module.check_mode)
     module.exit_json(**result)

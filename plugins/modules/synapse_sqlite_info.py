@@ -18,7 +18,7 @@ extends_documentation_fragment:
 options:
   path:
     description:
-      - Absolute path of the database.
+      - Absolute path of the database. A symbolic link is followed as SQLite does.
     type: path
     required: true
 """
@@ -40,6 +40,10 @@ exists:
   description: Whether there is a file at O(path).
   returned: always
   type: bool
+file:
+  description: Path of the file that SQLite opens for O(path), where that is a link; its log is beside it.
+  returned: when it exists
+  type: str
 size:
   description: Size of the file in bytes.
   returned: when it exists
@@ -80,20 +84,19 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _sqlite
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _names, _sqlite
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec=dict(path=dict(type="path", required=True)), supports_check_mode=True)
-    path = module.params["path"]
-    with told_to(module):
-        _sqlite.require_absolute(path)
-        if not os.path.lexists(path):
+    with told_to(module), _names.resolved(module.params, "path") as params:
+        path = params["path"]
+        if not os.path.lexists(module.params["path"]) and not os.path.lexists(path):
             module.exit_json(changed=False, exists=False)
         facts = _sqlite.inspect(path)
         problems = [f"{found} {remedy}" for found, remedy in _sqlite.unfit_to_move(path, facts)]
-    module.exit_json(changed=False, exists=True, problems=problems, **facts)
+    module.exit_json(changed=False, exists=True, file=path, problems=problems, **facts)
 
 
 if __name__ == "__main__":

@@ -24,12 +24,16 @@ extends_documentation_fragment:
 options:
   src:
     description:
-      - Absolute path of the database that Synapse uses.
+      - Absolute path of the database that Synapse uses, as its configuration has it. A symbolic link is followed once, as
+        SQLite does, which keeps its log and its journal beside the file that the link leads to.
+      - It is refused when the file has a second name - a hard link, or a mount of the file alone into a container - since
+        SQLite keeps the log of what is committed beside the name that is used, and finds no other.
     type: path
     required: true
   dest:
     description:
-      - Absolute path of the copy. Its folder must exist. An older copy there becomes the new one.
+      - Absolute path of the copy. Its folder must exist. An older copy there becomes the new one; a file that is no SQLite
+        database is not written over. A symbolic link is followed, and the copy made where it leads to.
     type: path
     required: true
   alone:
@@ -82,8 +86,20 @@ import shutil
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _snapshot, _sqlite
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _names, _snapshot, _sqlite
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, told_to
+
+
+def require_another(src: str, dest: str) -> None:
+    """Raise Refusal when the copy would be written over the source, what SQLite keeps beside it, or what is no database."""
+    if dest == src or (os.path.exists(dest) and os.path.samefile(src, dest)):
+        raise Refusal(f"The source and the copy are the same file, {src}.", "Give another dest.")
+    if dest in (f"{src}{suffix}" for suffix in _sqlite.SIDE_FILES):
+        raise Refusal(f"{dest} is SQLite's own, beside {src}.", "Give another dest.")
+    if os.path.isfile(dest) and os.path.getsize(dest):
+        with open(dest, "rb") as stream:
+            if stream.read(len(_sqlite.MAGIC)) != _sqlite.MAGIC:
+                raise Refusal(f"{dest} is there, and is no copy of a SQLite database.", "Give another dest, or remove it.")
 
 
 def require_room(size: int, dest: str) -> None:
@@ -108,20 +124,21 @@ def main() -> None:
         ),
         supports_check_mode=True,
     )
-    src, dest = module.params["src"], module.params["dest"]
-    with told_to(module):
+    given = module.params["dest"]
+    with told_to(module), _names.resolved(module.params, "src", "dest") as params:
+        src, dest = params["src"], params["dest"]
         source = _sqlite.inspect(src)
-        if os.path.realpath(src) == os.path.realpath(dest):
-            raise Refusal(f"The source and the copy are the same file, {src}.", "Give another dest.")
+        require_another(src, dest)
+        _names.require_one(src)
         require_room(source["size"] + _sqlite.log_size(src), dest)
-        if module.params["alone"]:
+        if params["alone"]:
             _sqlite.require_closed(src)
         there = os.path.exists(dest)
         pages = None if module.check_mode else _snapshot.make(src, dest)
         changed = not _snapshot.is_copy(src, dest) if module.check_mode else pages is not None
-    before = {"path": dest, "state": "an older copy" if there else "absent"}
-    after = {"path": dest, "state": f"a copy of {src}"} if changed else before
-    module.exit_json(changed=changed, source=source, dest=dest, pages=pages, diff={"before": before, "after": after})
+    before = {"path": given, "state": "an older copy" if there else "absent"}
+    after = {"path": given, "state": f"a copy of {src}"} if changed else before
+    module.exit_json(changed=changed, source=source, dest=given, pages=pages, diff={"before": before, "after": after})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,151 @@
+# Copyright: the matrixops.synapse_postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What SQLite itself says that a database holds, in brief: the guard of a copy, which knows nothing of how the copy was made.
+
+It is read through a connection as every program has one: SQLite finds the file, its log and its journal by its own rules, and
+puts together what was committed. So nothing here is shared with the modules that resolve paths and copy pages, and a mistake in
+those cannot be on both sides. Nothing is written to the database; SQLite makes an empty log and its index, as for every reader.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import marshal
+import os
+import sqlite3
+import urllib.parse
+
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+
+# So many bytes of a table are read, of its newest rows: almost all of Synapse's tables are smaller. What is lost when the last
+# transactions are lost is new rows, and rows of small tables: streams, tokens, devices.
+_READ = 8 << 20
+
+# A form of values that is the same for the same values: later ones tell how often a value is referred to as well.
+_FORM = 2
+
+# The name under which the schema stands among the tables; each row has its place in the file, which a copy keeps.
+_SCHEMA = "sqlite_master"
+
+
+def of(path: str) -> dict[str, list]:
+    """Return ``{table: [lowest row id, highest row id, digest, whole]}`` of the database that SQLite opens for ``path``.
+
+    The digest is of the newest rows, as far as _READ bytes reach; ``whole`` says whether those are all. The row ids are None in
+    an empty table and in one without row ids. The tables are those of the file: of a virtual one those in which it is kept, and
+    SQLite's own. Raises Refusal when SQLite cannot read it.
+    """
+    with _opened(path) as connection:
+        return _said(connection)
+
+
+def require_same(original: str, copy: str, held: dict) -> None:
+    """Raise Refusal unless SQLite says of ``original`` what the ``copy`` ``held`` when it was ported, see of().
+
+    Where SQLite has found a log, which a writer that was killed has left, larger tables are compared row for row; but not where
+    the copy holds something else by now: Synapse's own code has finished background updates or a migration there.
+    """
+    with _opened(original) as connection:
+        before = _descriptors()
+        said = _said(connection)
+        logged = any(
+            os.fstat(number).st_size for number, name in _descriptors().items() if name.endswith("-wal") and number not in before
+        )
+    differing = {name: _difference(name, said, held) for name in sorted({*said, *held}) if said.get(name) != held.get(name)}
+    if not differing and logged and of(copy) == held:
+        differing = {name: f"{name}, in its older rows" for name in _large(said) if not _same_rows(original, copy, name)}
+    if differing:
+        told, more = list(differing.values()), f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+        raise Refusal(
+            f"The copy {copy} did not hold what SQLite itself says of {original}, in {len(told)} table{'s' * (len(told) > 1)}: "
+            f"{'; '.join(told[:3])}{more}.",
+            "Stay on SQLite. It was written to after the copy, or the copy is not whole: see that nothing but Synapse uses it, "
+            "by one path, then port a new copy.",
+            differing=list(differing),
+        )
+
+
+@contextlib.contextmanager
+def _opened(path: str):
+    """Yield a connection to the database that SQLite opens for ``path``, in a transaction; Refusal when it cannot be read."""
+    try:
+        with contextlib.closing(sqlite3.connect(_uri(path), uri=True, timeout=30, isolation_level=None)) as connection:
+            connection.text_factory = bytes
+            connection.execute("BEGIN")
+            yield connection
+    except sqlite3.Error as error:
+        raise Refusal(
+            f"SQLite cannot read {path}: {error}.", "Start Synapse on it, which mends what a crash has left, and run this again."
+        ) from error
+
+
+def _uri(path: str) -> str:
+    return f"file://{urllib.parse.quote(os.fsencode(path))}?mode=ro"
+
+
+def _said(connection) -> dict[str, list]:
+    query = "SELECT name FROM sqlite_master WHERE type = 'table' AND upper(sql) NOT LIKE 'CREATE VIRTUAL%'"
+    names = [os.fsdecode(name) for (name,) in connection.execute(query)]
+    return {name: _brief(connection, name) for name in [_SCHEMA, *names]}
+
+
+def _brief(connection, name: str) -> list:
+    table = _quoted(name)
+    try:
+        ends = connection.execute(f"SELECT min(rowid), max(rowid) FROM {table}").fetchone()
+        rows = connection.execute(f"SELECT rowid, * FROM {table} ORDER BY rowid DESC")
+    except sqlite3.OperationalError:  # WITHOUT ROWID, or SQLite cannot read it the other way either
+        ends, rows = (None, None), connection.execute(f"SELECT * FROM {table}")
+    digest, read = hashlib.blake2b(digest_size=16), 0
+    for row in rows:
+        text = marshal.dumps(row, _FORM)
+        digest.update(text)
+        read += len(text)
+        if read >= _READ:
+            break
+    return [*ends, digest.hexdigest(), read < _READ]
+
+
+def _large(said: dict) -> list[str]:
+    """Return the tables with row ids that were not read whole."""
+    return [name for name, (lowest, _highest, _digest, whole) in said.items() if lowest is not None and not whole]
+
+
+def _same_rows(original: str, copy: str, name: str) -> bool:
+    """Tell whether the table ``name`` has the same rows in both, by SQLite alone."""
+    with contextlib.closing(sqlite3.connect(_uri(original), uri=True, timeout=30, isolation_level=None)) as connection:
+        connection.execute("ATTACH ? AS copied", (_uri(copy),))
+        table = _quoted(name)
+        columns = [_quoted(row[1]) for row in connection.execute(f"PRAGMA main.table_info({table})")]
+        same = " AND ".join(f"here.{column} IS there.{column} COLLATE BINARY" for column in columns)
+        query = (
+            f"SELECT (SELECT count(*) FROM main.{table}) = (SELECT count(*) FROM copied.{table}) AND NOT EXISTS (SELECT 1"
+            f" FROM main.{table} AS here LEFT JOIN copied.{table} AS there ON there.rowid = here.rowid"
+            f" WHERE there.rowid IS NULL OR NOT ({same}))"
+        )
+        return bool(connection.execute(query).fetchone()[0])
+
+
+def _descriptors() -> dict[int, str]:
+    """Return the files that this process has open: what SQLite has opened, the kernel says."""
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found[int(number)] = os.readlink(f"/proc/self/fd/{number}")
+    return found
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _difference(name: str, said: dict, held: dict) -> str:
+    if name not in said or name not in held:
+        return f"{name}, which only {'the original' if name in said else 'the copy'} has"
+    highest, copied = said[name][1], held[name][1]
+    if highest != copied:
+        return f"{name}, whose highest row id is {highest} there and was {copied} in the copy"
+    return f"{name}, of which rows were changed or deleted"
