@@ -18,6 +18,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _copy,
     _database,
     _move,
+    _ownership,
     _routine,
     _snapshot,
     _sqlite,
@@ -170,6 +171,7 @@ def _server(report: Report, path: str, source: dict | None, config: dict) -> dic
                 )
             _database_fit(report, cursor, connection.info.dbname, config)
             with report.hearing():
+                _ownership.require_own(cursor)
                 _move.is_finished(cursor, "", config["server_name"])
                 if source:
                     _move.require_only_ported(cursor, path)
@@ -179,10 +181,9 @@ def _server(report: Report, path: str, source: dict | None, config: dict) -> dic
 def _database_fit(report: Report, cursor, name: str, config: dict) -> None:
     """Report what Synapse or the routine cannot work with in the connected database ``name``."""
     database = _database.find(cursor, name)
-    wrong = _database.unfit_for_synapse(database)
-    if wrong and not (config["database"].get("allow_unsafe_locale") and database["encoding"] == "UTF8"):
-        with report.hearing():
-            raise _database.refuse_locale(name, wrong)
+    with report.hearing():
+        for warning in _database.require_fit(cursor, bool(config["database"].get("allow_unsafe_locale"))):
+            report.note(warning, "Nothing is to be done before the move.")
     cursor.execute(
         "SELECT current_user, has_database_privilege(current_database(), 'CREATE'),"
         " coalesce(has_schema_privilege(to_regnamespace('public'), 'CREATE'), false)"

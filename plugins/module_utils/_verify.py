@@ -23,6 +23,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _crew,
     _indexes,
     _move,
+    _ownership,
     _progress,
     _shares,
     _sqlite,
@@ -82,6 +83,7 @@ def verify(params: dict, check_mode: bool) -> dict:
         progress = stack.enter_context(_progress.Progress(f"{source}.progress.json", "verify"))
         connection = stack.enter_context(_connection.session(params, autocommit=True, what="synapse_port_verify"))
         cursor = stack.enter_context(connection.cursor())
+        _ownership.require_own(cursor, reading=not params["carry_changes"])
         if params["carry_changes"]:
             stack.enter_context(_move.only_one(cursor, params["login_db"]))
             _move.require_unused(cursor)

@@ -19,6 +19,12 @@ author: The matrixops.synapse_postgres contributors (@matrixops)
 extends_documentation_fragment:
   - matrixops.synapse_postgres.connection
   - matrixops.synapse_postgres.attributes.info
+options:
+  allow_unsafe_locale:
+    description:
+      - Whether Synapse is told to accept a database of another locale than V(C); its encoding counts all the same.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -48,7 +54,14 @@ database:
   type: dict
   sample: {owner: synapse, encoding: UTF8, lc_collate: C, lc_ctype: C, locale_provider: libc}
 problems:
-  description: Why Synapse would refuse this database; empty when it is right.
+  description:
+    - Why Synapse would refuse this database, or fail in it: its encoding and locale, whether its indexes are in the order that it
+      says, and whether what is in it belongs to the role that logged in. Empty when it is right.
+  returned: always
+  type: list
+  elements: str
+remedies:
+  description: What to do about RV(problems), in sentences.
   returned: always
   type: list
   elements: str
@@ -99,16 +112,26 @@ denied:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _database
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _database, _ownership
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
 
 
-def look(connection, cursor, name: str) -> dict:
-    """Return what the module tells about the connected database ``name``."""
-    database = _database.find(cursor, name)
+def problems(cursor, allow_unsafe_locale: bool) -> dict:
+    """Return what is wrong with the connected database for the connected role, as ``{problems, remedies, warnings}``."""
+    locale, warnings = _database.doubted(cursor, allow_unsafe_locale)
+    cursor.execute("SELECT current_user")
+    foreign, remedies = _ownership.problems(cursor, cursor.fetchone()[0])
+    again = [_database.way_out(cursor, cursor.connection.info.dbname)] if locale else []
+    return {"problems": locale + foreign, "remedies": again + remedies, "warnings": warnings}
+
+
+def look(connection, cursor, allow_unsafe_locale: bool) -> dict:
+    """Return what the module tells about the connected database."""
+    database = _database.find(cursor, connection.info.dbname)
     tables = _database.tables(cursor)
+    found = problems(cursor, allow_unsafe_locale)
     schema_version = None
-    if "public.schema_version" in tables:
+    if "public.schema_version" in tables and not found["problems"]:
         cursor.execute("SELECT max(version) FROM public.schema_version")
         schema_version = cursor.fetchone()[0]
     cursor.execute(
@@ -120,7 +143,7 @@ def look(connection, cursor, name: str) -> dict:
         "server_version": connection.server_version,
         "psycopg2_version": _connection.psycopg2.__version__,
         "database": database,
-        "problems": _database.unfit_for_synapse(database),
+        **found,
         "tables": len(tables),
         "schema_version": schema_version,
         "space": _database.space(cursor),
@@ -129,13 +152,15 @@ def look(connection, cursor, name: str) -> dict:
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec=_connection.connection_spec(),
+        argument_spec=_connection.connection_spec(allow_unsafe_locale=dict(type="bool", default=False)),
         supports_check_mode=True,
     )
     params = module.params
     with told_to(module):
         with _connection.session(params, what="synapse_database_info") as connection, connection.cursor() as cursor:
-            found = look(connection, cursor, params["login_db"])
+            found = look(connection, cursor, params["allow_unsafe_locale"])
+    for warning in found.pop("warnings"):
+        module.warn(warning)
     module.exit_json(changed=False, **found)
 
 

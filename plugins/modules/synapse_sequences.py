@@ -55,7 +55,7 @@ unknown:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _sequences
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _ownership, _sequences
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
 
 
@@ -67,6 +67,7 @@ def main() -> None:
     with told_to(module):
         with _connection.session(module.params, autocommit=True, what="synapse_sequences") as connection:
             with connection.cursor() as cursor:
+                _ownership.require_own(cursor)
                 _sequences.require_synapses(cursor)
                 result = _sequences.mend(cursor, module.check_mode)
     for name in result["unknown"]:
