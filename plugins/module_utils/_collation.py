@@ -107,9 +107,7 @@ def doubts(cursor, contradicted: str | None) -> tuple[list[str], list[str]]:
     cursor.execute(_COLUMNS)
     columns = [column for (column,) in cursor.fetchall()]
     if columns:
-        warnings.append(
-            f"Columns have a collation of their own, whose order its library's next version may change: {_told(columns)}."
-        )
+        warnings.append(f"Columns have a collation of their own, whose order another version of it may change: {_told(columns)}.")
     return problems, warnings
 
 

@@ -44,6 +44,9 @@ _KEYWORDS = {
     "ssl_key": "sslkey",
 }
 
+# The options of modules that log in as Synapse does; what each keyword is, _libpq knows.
+AS_SYNAPSE = dict(login_args=dict(type="dict"), login_secrets=dict(type="dict", no_log=True))
+
 # What the server says to somebody whom pg_hba.conf, or the proof that it asks for, keeps out: auth.c, ClientAuthentication.
 _DENIALS = ("authentication failed", "pg_hba.conf", "no password supplied", "valid client certificate")
 
@@ -70,7 +73,14 @@ def connection_spec(**options: dict) -> dict:
 
 
 def keywords(params: dict) -> dict:
-    """Return libpq's keywords for the connection options in a module's ``params``."""
+    """Return libpq's keywords for the connection options in a module's ``params``.
+
+    Those of AS_SYNAPSE go alone: defaults of ours beside them would be another connection than Synapse's, which takes what is
+    not said from the service, the environment and libpq.
+    """
+    if params.get("login_args"):
+        given = {**params["login_args"], **(params.get("login_secrets") or {})}
+        return {key: value for key, value in given.items() if not key.startswith("cp_") and value not in (None, "")}
     found = {keyword: params[option] for option, keyword in _KEYWORDS.items() if params.get(option)}
     host = params.get("login_host") or params.get("login_unix_socket")
     if host:
@@ -164,7 +174,9 @@ def reload(cursor) -> bool:
 
 def place(libpq: dict) -> str:
     """Return where ``libpq``'s keywords point, as a person would say it: ``db.example.org:5432``."""
-    host, port = libpq.get("host") or "", libpq.get("port") or 5432
+    host, port = libpq.get("host") or libpq.get("hostaddr") or "", libpq.get("port") or 5432
+    if libpq.get("service") and not host:
+        return f"the service {libpq['service']}"
     if host and not host.startswith("/"):
         return f"{host}:{port}"
     return f"the Unix socket in {host or 'the default folder'}, port {port}"
@@ -190,8 +202,10 @@ def _open(libpq: dict, what: str):
 
 def _certificate_names(libpq: dict) -> list[str]:
     """Return the names in the certificate of the server that ``libpq``'s keywords point to; none where they name several."""
-    host, port = libpq["host"], str(libpq.get("port") or 5432)
-    return _certificate.presented(host, int(port), libpq.get("sslrootcert")) if port.isdigit() and "," not in host else []
+    host, port = libpq.get("host") or "", str(libpq.get("port") or 5432)
+    return (
+        _certificate.presented(host, int(port), libpq.get("sslrootcert")) if port.isdigit() and host and "," not in host else []
+    )
 
 
 def _no_connection(libpq: dict, words: str) -> Refusal:
@@ -201,7 +215,7 @@ def _no_connection(libpq: dict, words: str) -> Refusal:
         return _certificate.refuse_name(libpq["host"], names)
     causes = {
         "password authentication failed": "Check login_user and login_password.",
-        "no password supplied": "Give login_password.",
+        "no password supplied": _no_password(libpq),
         "Peer authentication failed": "Run the task as the role's operating system user (become_user=postgres for the "
         "superuser), or give login_host and login_password.",
         "no pg_hba.conf entry": "Allow this user, database and address in pg_hba.conf (module postgres_hba) and reload.",
@@ -224,6 +238,17 @@ def _no_connection(libpq: dict, words: str) -> Refusal:
     return Refusal(f"No connection to PostgreSQL at {place(libpq)}: {words}.", remedy, **facts)
 
 
+def _no_password(libpq: dict) -> str:
+    """Return what to do where libpq found no password: one from a file has to match, and the file to be private."""
+    if not libpq.get("passfile") and not libpq.get("service"):
+        return "Give login_password."
+    file = libpq.get("passfile") or f"the password file, or a password into the service {libpq['service']}"
+    return (
+        f"Put a fitting line host:port:database:user:password into {file}, and see that the user who connects may read the file "
+        "and nobody else (mode 0600; libpq passes over any other)."
+    )
+
+
 def _denied(libpq: dict, words: str) -> dict:
     """Return ``{address, encryption}`` of a connection that the server denied, as options of postgres_hba_info.
 
@@ -238,14 +263,13 @@ def _denied(libpq: dict, words: str) -> dict:
 
 def _own_address(libpq: dict, words: str) -> str:
     """Return our address on the way to where ``libpq`` connected by its own ``words``; empty for a Unix socket."""
-    host = libpq.get("host") or ""
+    reached = re.search(r'server at "[^"]*" \(([^)]+)\)|server at "([0-9a-fA-F.:]+)"', words)
+    host = (reached and (reached[1] or reached[2])) or libpq.get("hostaddr") or libpq.get("host") or ""
     if not host or host.startswith("/"):
         return ""
-    reached = re.search(r'server at "[^"]*" \(([^)]+)\)', words)
     try:
-        family, kind, *_names, target = socket.getaddrinfo(
-            reached[1] if reached else host, libpq.get("port") or 5432, type=socket.SOCK_DGRAM
-        )[0]
+        # The port is none of the way, and there may be several of it.
+        family, kind, *_names, target = socket.getaddrinfo(host, 5432, type=socket.SOCK_DGRAM)[0]
         with socket.socket(family, kind) as probe:
             probe.connect(target)  # a datagram socket only looks up the way, and sends nothing
             return probe.getsockname()[0]

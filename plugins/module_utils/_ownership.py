@@ -79,7 +79,8 @@ FROM pg_catalog.pg_roles r WHERE rolname = %s
 _LOOP = """
 DO $$DECLARE it regclass; BEGIN FOR it IN SELECT oid FROM pg_class c
 WHERE relowner = {owner}::regrole AND relnamespace::regnamespace::text IN ({schemas})
-AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid
+AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid
 AND (deptype = 'e' OR relkind = 'S' AND deptype IN ('a', 'i')))
 LOOP EXECUTE format('ALTER TABLE %s OWNER TO %I', it, {role}); END LOOP; END$$
 """

@@ -110,7 +110,7 @@ def look(params: dict) -> dict:
 
 def _section(params: dict) -> dict | None:
     """Return the ``database:`` section for the log-in of the module's ``params``, None where they name no user."""
-    if not params["login_user"]:
+    if not params["login_user"] and not params["login_args"]:
         return None
     args = _connection.keywords(params)
     return {"name": "psycopg2", "args": args, "allow_unsafe_locale": params["allow_unsafe_locale"]}

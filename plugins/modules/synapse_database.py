@@ -39,7 +39,7 @@ options:
     required: true
   password:
     description:
-      - Password of the role. The methods V(scram-sha-256) and V(md5) need one.
+      - Password of the role. The methods V(scram-sha-256) and V(md5) need one; without it, a role that exists keeps its own.
     type: str
   allow_unsafe_locale:
     description:
@@ -213,8 +213,6 @@ def require_possible(params: dict) -> None:
     method, addresses = params["method"], [client for client in params["clients"] if client != "local"]
     _role.require_possible({"name": params["user"], "password": params["password"]})
     _connection.require_name("database", params["name"])
-    if method in WITH_PASSWORD and params["password"] is None:
-        raise Refusal(f"The method {method} needs a password, and there is none.", "Give one, or another method.")
     if method == "peer":
         _ident.require_possible(params["system_users"], params["user"])
         if addresses:
@@ -264,10 +262,18 @@ def steps(module, params: dict) -> dict:
     return found
 
 
+def require_password(cursor, params: dict) -> None:
+    """Raise Refusal for a role that could not log in; one that is there may have a password that only Synapse is told."""
+    method = params["method"]
+    if method in WITH_PASSWORD and params["password"] is None and _role.find(cursor, params["user"]) is None:
+        raise Refusal(f"The method {method} needs a password, and there is none.", "Give one, or another method.")
+
+
 def take(module, params: dict) -> dict:
     """Look at every step, and then take the ones that change something; return their results by what each is about."""
     planned = steps(module, params)
     with _connection.session(params, autocommit=True, what="synapse_database") as connection, connection.cursor() as cursor:
+        require_password(cursor, params)
         results = {what: step(cursor, True) for what, step in planned.items()}
         for what, step in planned.items():
             if results[what]["changed"] and not module.check_mode:

@@ -18,6 +18,7 @@ version_added: 0.1.0
 author: The matrixops.synapse_postgres contributors (@matrixops)
 extends_documentation_fragment:
   - matrixops.synapse_postgres.connection
+  - matrixops.synapse_postgres.connection.as_synapse
   - matrixops.synapse_postgres.attributes.info
 options:
   allow_unsafe_locale:
@@ -152,7 +153,7 @@ def look(connection, cursor, allow_unsafe_locale: bool) -> dict:
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec=_connection.connection_spec(allow_unsafe_locale=dict(type="bool", default=False)),
+        argument_spec=_connection.connection_spec(**_connection.AS_SYNAPSE, allow_unsafe_locale=dict(type="bool", default=False)),
         supports_check_mode=True,
     )
     params = module.params

@@ -20,6 +20,7 @@ version_added: 0.1.0
 author: The matrixops.synapse_postgres contributors (@matrixops)
 extends_documentation_fragment:
   - matrixops.synapse_postgres.connection
+  - matrixops.synapse_postgres.connection.as_synapse
   - matrixops.synapse_postgres.attributes.step
 seealso:
   - module: matrixops.synapse_postgres.synapse_port
@@ -61,7 +62,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec=_connection.connection_spec(),
+        argument_spec=_connection.connection_spec(**_connection.AS_SYNAPSE),
         supports_check_mode=True,
     )
     with told_to(module):
