@@ -106,7 +106,7 @@ def way_out(cursor, name: str) -> str:
 
 
 def dsn(name: str) -> str:
-    """Return the database ``name`` as libpq's programs take it for ``-d``: one that looks like keywords or a URI, as a keyword."""
+    """Return the database ``name`` as psql takes it for ``-d``: one that looks like keywords or a URI, as a keyword."""
     if "=" not in name and not name.startswith(("postgres://", "postgresql://")):
         return name
     return "dbname='{}'".format(name.replace("\\", "\\\\").replace("'", "\\'"))

@@ -98,10 +98,10 @@ def test_all_that_look_say_whose_the_tables_are_and_what_they_print_helps(run, a
         run("synapse_sequences", as_synapse(any_cluster, name))["msg"],
         run("synapse_port_verify", {**as_synapse(any_cluster, name), "sqlite_database": str(source)})["msg"],
         " ".join(looked["problems"] + looked["remedies"]),
-        run("synapse_database", options(any_cluster, name))["warnings"][0]["msg"],
+        str(run("synapse_database", options(any_cluster, name))["warnings"]),
     ]
     for text in told:
-        assert "applied_schema_deltas" in text and "REASSIGN OWNED BY" in text and OLD in text.replace("\\", ""), told
+        assert "applied_schema_deltas" in text and "REASSIGN OWNED BY" in text and "matrix " in text, told
     run_printed(any_cluster, told[2])
     assert owners(any_cluster, name) == {SYNAPSE}
     assert run("synapse_database_info", as_synapse(any_cluster, name))["problems"] == []
