@@ -2,12 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether a database that says LC_COLLATE C sorts so: the label is text in the catalog, which people have edited.
+"""Whether a database that says LC_COLLATE C sorts so, and one that says UTF8 holds it: labels in the catalog, which people edit.
 
-Two witnesses: the catalog itself, which keeps a collation's version only for one that has versions, and the btree indexes,
-whose entries stand in the order that the database had when they were written. Nothing tells of a C.UTF-8 that was relabelled:
-it has no version, and its order is C's (code points of UTF-8 sort as its bytes do), so that no index is harmed either. Nor does
-anything tell of LC_CTYPE alone, which orders nothing.
+Of the order there are two witnesses: the catalog itself, which keeps a collation's version only for one that has versions, and the
+btree indexes, whose entries stand in the order that the database had when they were written. Nothing tells of a C.UTF-8 that was
+relabelled: it has no version, and its order is C's (code points of UTF-8 sort as its bytes do), so that no index is harmed either.
+Nor does anything tell of LC_CTYPE alone, which orders nothing. Of the encoding only the text itself is a witness.
 """
 
 from __future__ import annotations
@@ -60,6 +60,28 @@ WHERE a.attnum > 0 AND NOT a.attisdropped AND n.nspname NOT LIKE 'pg\\_%%' AND n
 ORDER BY 1
 """
 
+# Text that is not what its label says, in the first rows of each table. To SQL_ASCII nothing is converted, and from UTF8 all is
+# checked: pg_do_encoding_conversion() in src/backend/utils/mb/mbutils.c.
+_NOT_UTF8 = f"""
+DO $$DECLARE it record; found text[] := '{{}}'; BEGIN
+FOR it IN SELECT a.attrelid::regclass AS place, a.attname AS name FROM pg_catalog.pg_attribute a
+    JOIN pg_catalog.pg_class t ON t.oid = a.attrelid AND t.relkind IN ('r', 'm')
+    JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
+    WHERE a.attnum > 0 AND NOT a.attisdropped AND a.atttypid IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype)
+        AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
+        AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(t.oid, 'SELECT') ORDER BY 1, a.attnum
+LOOP
+    BEGIN
+        EXECUTE format('SELECT count(convert_from(convert_to(%1$I::text, ''SQL_ASCII''), ''UTF8''))'
+            ' FROM (SELECT %1$I FROM ONLY %2$s LIMIT {PASSING}) AS first', it.name, it.place);
+    EXCEPTION WHEN character_not_in_repertoire THEN
+        found := found || format('%s.%I', it.place, it.name);
+    END;
+END LOOP;
+PERFORM set_config('synapse_postgres.not_utf8', array_to_json(found)::text, false);
+END$$
+"""
+
 # An index is read by an ordered scan of it, or not at all.
 _BY_INDEX = (
     "enable_seqscan = off",
@@ -109,6 +131,19 @@ def doubts(cursor, contradicted: str | None) -> tuple[list[str], list[str]]:
     if columns:
         warnings.append(f"Columns have a collation of their own, whose order another version of it may change: {_told(columns)}.")
     return problems, warnings
+
+
+def not_utf8(cursor) -> list[str]:
+    """Return what is wrong with the text of the connected database, whose label is UTF8, as far as the first rows tell."""
+    cursor.execute(_NOT_UTF8)
+    cursor.execute("SELECT current_setting('synapse_postgres.not_utf8')::json")
+    found = cursor.fetchone()[0]
+    if not found:
+        return []
+    return [
+        f"the encoding says UTF8, and text is in another ({_told(found)}): the catalog was edited, and a dump is of use only "
+        "once pg_database.encoding is again what the database was made with"
+    ]
 
 
 def look(cursor, entries: int) -> Order:

@@ -221,11 +221,13 @@ def doubted(cursor, allow_unsafe_locale: bool = False) -> tuple[list[str], list[
 
     The switch makes warnings of what is not so.
     """
-    name = cursor.connection.info.dbname
-    problems = unfit_for_synapse(find(cursor, name), allow_unsafe_locale)
-    if problems or unfit_for_synapse(find(cursor, name)):
+    database = find(cursor, cursor.connection.info.dbname)
+    problems = unfit_for_synapse(database, allow_unsafe_locale)
+    if not problems:
+        problems = _collation.not_utf8(cursor)
+    if problems or unfit_for_synapse(database):
         return problems, []
-    broken, warnings = _collation.doubts(cursor, _collation.contradiction(cursor, name))
+    broken, warnings = _collation.doubts(cursor, _collation.contradiction(cursor, cursor.connection.info.dbname))
     return ([], broken + warnings) if allow_unsafe_locale else (broken, warnings)
 
 

@@ -56,8 +56,9 @@ database:
   sample: {owner: synapse, encoding: UTF8, lc_collate: C, lc_ctype: C, locale_provider: libc}
 problems:
   description:
-    - Why Synapse would refuse this database, or fail in it: its encoding and locale, whether its indexes are in the order that it
-      says, and whether what is in it belongs to the role that logged in. Empty when it is right.
+    - Why Synapse would refuse this database, or fail in it; empty when it is right.
+    - That is its encoding and locale, whether its indexes are in the order that it says, and whether what is in it belongs to the
+      role that logged in.
   returned: always
   type: list
   elements: str

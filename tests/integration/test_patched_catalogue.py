@@ -126,6 +126,17 @@ def test_a_collation_of_a_column_is_told(run, with_icu, patched):
     assert told["problems"] == [] and 'words.other ("en-x-icu")' in str(told["warnings"])
 
 
+@pytest.mark.parametrize("switched", [False, True])
+def test_an_encoding_that_was_patched_is_betrayed_by_the_text(run, any_cluster, patched, switched):
+    name = patched(any_cluster, "LOCALE 'C'", encoding="LATIN1")
+    any_cluster.rows("ALTER TABLE words ADD COLUMN shown varchar; UPDATE words SET shown = chr(228) WHERE n = 3", dbname=name)
+    any_cluster.rows("UPDATE pg_database SET encoding = pg_char_to_encoding('UTF8') WHERE datname = %s", name)
+    (problem,) = info(run, any_cluster, name, allow_unsafe_locale=switched)["problems"]
+    assert "words.shown" in problem and "encoding says UTF8" in problem
+    any_cluster.rows("UPDATE pg_database SET encoding = pg_char_to_encoding('LATIN1') WHERE datname = %s", name)
+    assert any_cluster.rows("SELECT shown FROM words WHERE n = 3", dbname=name) == [("ä",)]
+
+
 @pytest.mark.parametrize(
     ("made_with", "encoding", "words"),
     [
