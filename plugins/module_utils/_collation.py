@@ -4,10 +4,10 @@
 
 """Whether a database that says LC_COLLATE C sorts so, and one that says UTF8 holds it: labels in the catalog, which people edit.
 
-Of the order there are two witnesses: the catalog itself, which keeps a collation's version only for one that has versions, and the
-btree indexes, whose entries stand in the order that the database had when they were written. Nothing tells of a C.UTF-8 that was
-relabelled: it has no version, and its order is C's (code points of UTF-8 sort as its bytes do), so that no index is harmed either.
-Nor does anything tell of LC_CTYPE alone, which orders nothing. Of the encoding only the text itself is a witness.
+Of the order there are two witnesses: the catalog itself, which keeps a collation's version only for one that has versions, and
+the btree indexes, whose entries stand in the order that the database had when they were written. Nothing tells of a C.UTF-8
+that was relabelled: it has no version, and its order is C's (code points of UTF-8 sort as its bytes do), so that no index is
+harmed either. Nor does anything tell of LC_CTYPE alone, which orders nothing. Of the encoding only the text is a witness.
 """
 
 from __future__ import annotations

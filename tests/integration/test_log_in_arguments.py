@@ -77,14 +77,16 @@ def test_several_hosts_addresses_and_options_are_tried_as_libpq_does(run, any_cl
     assert "is not Synapse's" in logged_in(run, here(any_cluster, role), "synapse_sequences", password=PASSWORD)["msg"]
 
 
-def test_a_play_with_a_passfile_writes_no_password_and_refuses_one_that_does_not_fit(tmp_path, homeserver, any_cluster):
+def test_a_play_with_a_passfile_writes_no_password_and_with_the_switch_takes_another_locale(tmp_path, homeserver, any_cluster):
     site = playbooks.Site(tmp_path, any_cluster, playbooks.copied(homeserver[0], tmp_path / "synapse"))
     try:
         site.server.database.unlink()
         password = site.variables["synapse_postgres_password"]
         path = passfile(tmp_path, any_cluster, site.name, "another")
         args = {"passfile": str(path), "application_name": "proved"}
-        refused = site.play("site", fails=True, synapse_postgres_args=args)
+        given = {"synapse_postgres_args": args, "synapse_postgres_allow_unsafe_locale": True}
+        any_cluster.rows(f"CREATE DATABASE {site.name} LOCALE 'C.UTF-8' TEMPLATE template0")
+        refused = site.play("site", fails=True, **given)
         assert not refused.missing("password authentication failed") and str(path) not in site.server.config.read_text()
         passfile(tmp_path, any_cluster, site.name, password)
         # The role is there: its password is in the file alone.
@@ -92,9 +94,10 @@ def test_a_play_with_a_passfile_writes_no_password_and_refuses_one_that_does_not
         config = yaml.safe_load(site.server.config.read_text())
         del config["database"]
         site.server.config.write_text(yaml.safe_dump(config))
-        played = site.play("site", synapse_postgres_args=args)
+        played = site.play("site", **given)
         section = yaml.safe_load(site.server.config.read_text())["database"]["args"]
         assert "password" not in section and section["passfile"] == str(path), played.output[-2000:]
+        assert site.rows("SELECT datcollate FROM pg_database WHERE datname = current_database()") == [("C.UTF-8",)]
         assert site.rows("SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'proved'")
     finally:
         site.close()
