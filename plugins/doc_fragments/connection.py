@@ -61,3 +61,16 @@ notes:
   - To reach a local server as its superuser without a password, run the task with C(become_user=postgres) and leave
     O(login_host) empty.
 """
+
+    AS_SYNAPSE = r"""
+options:
+  login_args:
+    description:
+      - Keywords of libpq's as they stand in Synapse's section C(database.args), to log in by just these; C(cp_*) are passed over,
+        and so are all other options of the connection.
+    type: dict
+  login_secrets:
+    description:
+      - Those of O(login_args) that are secret, such as C(password) and C(sslpassword).
+    type: dict
+"""

@@ -81,6 +81,9 @@ _OBSTACLES = {
     errno.EACCES: "Run the task as a user who may enter the folder of the socket, or give login_host.",
 }
 
+# The options of modules that log in as Synapse does; what each keyword is, _libpq knows.
+AS_SYNAPSE = dict(login_args=dict(type="dict"), login_secrets=dict(type="dict", no_log=True))
+
 
 def connection_spec(**options: dict) -> dict:
     """Return an ``argument_spec`` of ``options`` and those of the connection (doc fragment ``connection``)."""
@@ -104,7 +107,14 @@ def connection_spec(**options: dict) -> dict:
 
 
 def keywords(params: dict) -> dict:
-    """Return libpq's keywords for the connection options in a module's ``params``."""
+    """Return libpq's keywords for the connection options in a module's ``params``.
+
+    Those of AS_SYNAPSE go alone: defaults of ours beside them would be another connection than Synapse's, which takes what is
+    not said from the service, the environment and libpq.
+    """
+    if params.get("login_args"):
+        given = {**params["login_args"], **(params.get("login_secrets") or {})}
+        return {key: value for key, value in given.items() if not key.startswith("cp_") and value not in (None, "")}
     found = {keyword: params[option] for option, keyword in _KEYWORDS.items() if params.get(option)}
     host = params.get("login_host") or params.get("login_unix_socket")
     if host:
@@ -200,7 +210,9 @@ def reload(cursor) -> bool:
 
 def place(libpq: dict) -> str:
     """Return where ``libpq``'s keywords point, as a person would say it: ``db.example.org:5432``."""
-    host, port = libpq.get("host") or "", libpq.get("port") or 5432
+    host, port = libpq.get("host") or libpq.get("hostaddr") or "", libpq.get("port") or 5432
+    if libpq.get("service") and not host:
+        return f"the service {libpq['service']}"
     if host and not host.startswith("/"):
         return f"{host}:{port}"
     return f"the Unix socket in {host or 'the default folder'}, port {port}"
@@ -261,7 +273,7 @@ def _no_connection(libpq: dict, words: str, tried: _attempt.Attempt) -> Refusal:
     elif tried.sqlstate:
         remedy = _REMEDIES.get(tried.sqlstate) or _REMEDIES.get(tried.sqlstate[:2])
     elif tried.password == "missing":
-        remedy = "Give login_password."
+        remedy = _no_password(libpq)
     elif tried.reached:
         names = _certificate_names(libpq)
         if names and not _certificate.carries(names, libpq["host"]):
@@ -277,9 +289,9 @@ def _no_connection(libpq: dict, words: str, tried: _attempt.Attempt) -> Refusal:
     # And for ones that then ask which line of pg_hba.conf it was.
     if tried.denied:
         facts["denied"] = {"address": _seen_address(words, tried), "encryption": tried.encryption}
-    names = {"role": tried.user, "database": tried.database}
-    quoted = {what: '"' + name.replace('"', '""') + '"' for what, name in names.items()}
-    remedy = (remedy or "See the server's log for the circumstances.").format(**quoted)
+    remedy = remedy or "See the server's log for the circumstances."
+    for what, name in (("{role}", tried.user), ("{database}", tried.database)):
+        remedy = remedy.replace(what, '"' + name.replace('"', '""') + '"')
     return Refusal(f"No connection to PostgreSQL at {place(libpq)}: {words.rstrip('.')}.", remedy, **facts)
 
 
@@ -302,3 +314,14 @@ def _seen_address(words: str, tried: _attempt.Attempt) -> str:
             told.add(str(ipaddress.ip_address(word.rstrip(":."))))
     told -= {tried.peer, tried.host}
     return told.pop() if tried.address and len(told) == 1 else tried.address
+
+
+def _no_password(libpq: dict) -> str:
+    """Return what to do where libpq found no password: one from a file has to match, and the file to be private."""
+    if not libpq.get("passfile") and not libpq.get("service"):
+        return "Give login_password."
+    file = libpq.get("passfile") or f"the password file, or a password into the service {libpq['service']}"
+    return (
+        f"Put a fitting line host:port:database:user:password into {file}, and see that the user who connects may read the file "
+        "and nobody else (mode 0600; libpq passes over any other)."
+    )

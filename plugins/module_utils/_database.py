@@ -7,8 +7,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _collation, _connection
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 try:
@@ -34,10 +35,15 @@ ORDER BY 1, NOT i.indisprimary, NOT EXISTS (SELECT FROM pg_constraint k WHERE k.
 
 
 def find(cursor, name: str) -> dict | None:
-    """Return ``{owner, encoding, lc_collate, lc_ctype, locale_provider}`` of the database ``name``, or None."""
+    """Return ``{owner, encoding, lc_collate, lc_ctype, locale_provider}`` of the database ``name``, or None.
+
+    The provider builtin with its locale C, which does as libc does with C, is told as libc.
+    """
     cursor.execute(
         "SELECT pg_get_userbyid(datdba), pg_encoding_to_char(encoding), datcollate, datctype,"
-        " coalesce(to_jsonb(d) ->> 'datlocprovider', 'c')"  # the column is not there before 15
+        # The columns are not there before 15 and 17.
+        " CASE WHEN to_jsonb(d) ->> 'datlocprovider' = 'b' AND to_jsonb(d) ->> 'datlocale' = 'C' THEN 'c'"
+        "  ELSE coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') END"
         " FROM pg_catalog.pg_database d WHERE datname = %s",
         (name,),
     )
@@ -72,14 +78,38 @@ def differences(database: dict, wished: dict) -> list[str]:
     return [f"{label} is {database[key]}, not {wished[key]}" for key, label in labels.items() if database[key] != wished[key]]
 
 
-def refuse_locale(name: str, found: list[str]) -> Refusal:
+def refuse_locale(cursor, name: str, found: list[str]) -> Refusal:
     """Return the Refusal for an existing database whose locale or encoding is wrong: they are fixed when it is made."""
     return Refusal(
         f"The database {name!r} exists with another locale or encoding than wished: {'; '.join(found)}. "
         "Neither can be changed on an existing database, and editing the catalog would corrupt its indexes.",
-        f"Stop Synapse, dump it (pg_dump -Fc {name}), rename it, run this again, and restore the dump into the new database. "
-        "If it is empty, drop it.",
+        way_out(cursor, name),
     )
+
+
+def way_out(cursor, name: str) -> str:
+    """Return how the database ``name``, which has a wrong locale or encoding, is made anew; its commands run as printed."""
+    owner = find(cursor, name)["owner"]
+    kept = name.encode("utf-8")[: _connection.LONGEST_NAME - len("_before")].decode("utf-8", "ignore") + "_before"
+    renamed = sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(name), sql.Identifier(kept))
+    provider = ["--locale-provider=libc"] if cursor.connection.server_version >= 150000 else []
+    commands = (
+        ["pg_dump", "-Fc", "-f", "synapse.dump", "-d", dsn(name)],
+        ["psql", "-X", "-d", "postgres", "-c", renamed.as_string(cursor)],
+        ["createdb", "-O", owner, "-E", "UTF8", "--locale=C", *provider, "-T", "template0", "--", name],
+        ["pg_restore", "-e", "-d", dsn(name), "synapse.dump"],
+    )
+    return (
+        "If it is empty, drop it. Otherwise stop Synapse, and make it anew as the server's administrator, in a folder with room: "
+        + " && ".join(" ".join(map(shlex.quote, command)) for command in commands)
+    )
+
+
+def dsn(name: str) -> str:
+    """Return the database ``name`` as psql takes it for ``-d``: one that looks like keywords or a URI, as a keyword."""
+    if "=" not in name and not name.startswith(("postgres://", "postgresql://")):
+        return name
+    return "dbname='{}'".format(name.replace("\\", "\\\\").replace("'", "\\'"))
 
 
 def create(cursor, name: str, wished: dict, template: str) -> None:
@@ -211,19 +241,46 @@ def require_empty(cursor, name: str) -> None:
         )
 
 
-def unfit_for_synapse(database: dict) -> list[str]:
+def unfit_for_synapse(database: dict, allow_unsafe_locale: bool = False) -> list[str]:
     """Return why Synapse would refuse, or mis-sort in, ``database`` (a dict as of find()); empty when it is right.
 
-    After check_database() in synapse/storage/engines/postgres.py; the provider is ours (see differences()).
+    After check_database() in synapse/storage/engines/postgres.py, whose switch waives the locale and never the encoding; the
+    provider is ours (see differences()).
     """
     wished = {"encoding": "UTF8", "lc_collate": "C", "lc_ctype": "C", "locale_provider": "libc"}
+    if allow_unsafe_locale:
+        wished = {**database, "encoding": wished["encoding"]}
     return differences(database, wished)
+
+
+def doubted(cursor, allow_unsafe_locale: bool = False) -> tuple[list[str], list[str]]:
+    """Return why Synapse cannot work in the connected database, as (problems, warnings): what it says, and whether that is so.
+
+    The switch makes warnings of what is not so.
+    """
+    database = find(cursor, cursor.connection.info.dbname)
+    problems = unfit_for_synapse(database, allow_unsafe_locale)
+    if not problems:
+        problems = _collation.not_utf8(cursor)
+    if problems or unfit_for_synapse(database):
+        return problems, []
+    broken, warnings = _collation.doubts(cursor, _collation.contradiction(cursor, cursor.connection.info.dbname))
+    return ([], broken + warnings) if allow_unsafe_locale else (broken, warnings)
+
+
+def require_fit(cursor, allow_unsafe_locale: bool = False) -> list[str]:
+    """Raise Refusal where doubted() finds a problem in the connected database; return the warnings."""
+    problems, warnings = doubted(cursor, allow_unsafe_locale)
+    if problems:
+        raise refuse_locale(cursor, cursor.connection.info.dbname, problems)
+    return warnings
 
 
 def present(cursor, params: dict, check_mode: bool) -> dict:
     """Bring the database to its wished state; return the result of the module postgres_database, whose ``params`` these are.
 
-    The connection must autocommit. Raises Refusal for an existing database of another locale or encoding.
+    The connection must autocommit. Raises Refusal for an existing database of another locale or encoding; of another
+    encoding alone where ``params`` have ``allow_unsafe_locale``, as the module synapse_database's may.
     """
     name, owner = params["name"], params["owner"]
     before = find(cursor, name)
@@ -238,12 +295,17 @@ def present(cursor, params: dict, check_mode: bool) -> dict:
         if not check_mode:
             create(cursor, name, wished, params["template"])
         return _result(name, None, wished)
-    wrong = differences(before, wished)
+    unsafe = params.get("allow_unsafe_locale", False)
+    wrong = unfit_for_synapse(before, True) if unsafe else differences(before, wished)
     if wrong:
-        raise refuse_locale(name, wrong)
+        raise refuse_locale(cursor, name, wrong)
+    warnings = []
+    if _collation.contradiction(cursor, name):
+        with _connection.session({**params, "login_db": name}, True, "postgres_database") as inside, inside.cursor() as look:
+            warnings = require_fit(look, unsafe)
     if owner and owner != before["owner"] and not check_mode:
         give_to(cursor, name, owner)
-    return _result(name, before, {**before, "owner": owner or before["owner"]})
+    return {**_result(name, before, {**before, "owner": owner or before["owner"]}), "warnings": warnings}
 
 
 def absent(cursor, params: dict, check_mode: bool) -> dict:

@@ -19,6 +19,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _indexes,
     _move,
     _nulls,
+    _ownership,
     _routine,
     _sequences,
     _sqlite,
@@ -73,7 +74,8 @@ def port(params: dict, check_mode: bool) -> dict:
         inode = os.fstat(stack.enter_context(open(source, "rb")).fileno()).st_ino
         connection = stack.enter_context(_connection.connected(target, True, "synapse_port", _connection.MOVED))
         cursor = stack.enter_context(connection.cursor())
-        _require_fit(cursor, config)
+        _database.require_fit(cursor, bool(config["database"].get("allow_unsafe_locale")))
+        _ownership.require_own(cursor)
         with _move.only_one(cursor, connection.info.dbname):
             if _move.is_finished(cursor, _sqlite.stamp(source), config["server_name"]):
                 return {"changed": False, "finished": True}
@@ -92,14 +94,6 @@ def port(params: dict, check_mode: bool) -> dict:
             if facts["background_updates"]:
                 _routine.drain(_synapse.python_words(params), config, source)
             return _to_the_end(begun, params, config)
-
-
-def _require_fit(cursor, config: dict) -> None:
-    """Raise Refusal when Synapse would refuse the target database for its encoding or locale."""
-    name = cursor.connection.info.dbname
-    wrong = _database.unfit_for_synapse(_database.find(cursor, name))
-    if wrong and not config["database"].get("allow_unsafe_locale"):
-        raise _database.refuse_locale(name, wrong)
 
 
 def _begun(cursor, target: dict, params: dict, inode: int) -> _Begun:

@@ -20,6 +20,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _defaults,
     _move,
     _names,
+    _ownership,
     _routine,
     _snapshot,
     _sqlite,
@@ -113,7 +114,7 @@ def look(params: dict) -> dict:
 
 def _section(params: dict) -> dict | None:
     """Return the ``database:`` section for the log-in of the module's ``params``, None where they name no user."""
-    if not params["login_user"]:
+    if not params["login_user"] and not params["login_args"]:
         return None
     args = _connection.keywords(params)
     return {"name": "psycopg2", "args": args, "allow_unsafe_locale": params["allow_unsafe_locale"]}
@@ -182,6 +183,7 @@ def _server(report: Report, path: str, source: dict | None, config: dict) -> dic
             with report.hearing():
                 _move.require_home(cursor)
                 facts["config"] = _routine.without_defaults(config, cursor)
+                _ownership.require_own(cursor)
                 _move.is_finished(cursor, "", config["server_name"])
                 if source:
                     _move.require_only_ported(cursor, path)
@@ -210,10 +212,9 @@ def _defaults_fit(report: Report, cursor, server: str, standby: bool) -> None:
 def _database_fit(report: Report, cursor, name: str, config: dict) -> None:
     """Report what Synapse or the routine cannot work with in the connected database ``name``."""
     database = _database.find(cursor, name)
-    wrong = _database.unfit_for_synapse(database)
-    if wrong and not (config["database"].get("allow_unsafe_locale") and database["encoding"] == "UTF8"):
-        with report.hearing():
-            raise _database.refuse_locale(name, wrong)
+    with report.hearing():
+        for warning in _database.require_fit(cursor, bool(config["database"].get("allow_unsafe_locale"))):
+            report.note(warning, "Nothing is to be done before the move.")
     cursor.execute(
         "SELECT current_user, has_database_privilege(current_database(), 'CREATE'),"
         " coalesce(has_schema_privilege(to_regnamespace('public'), 'CREATE'), false)"

@@ -25,6 +25,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _indexes,
     _move,
     _names,
+    _ownership,
     _progress,
     _sequences,
     _shares,
@@ -86,8 +87,9 @@ def verify(params: dict, check_mode: bool) -> dict:
         progress = stack.enter_context(_progress.Progress(f"{source}.progress.json", "verify"))
         connection = stack.enter_context(_connection.session(params, True, "synapse_port_verify", _connection.MOVED))
         cursor = stack.enter_context(connection.cursor())
+        _ownership.require_own(cursor, reading=not params["carry_changes"])
         if params["carry_changes"]:
-            stack.enter_context(_move.only_one(cursor, params["login_db"]))
+            stack.enter_context(_move.only_one(cursor, connection.info.dbname))
             _move.require_unused(cursor)
         _move.require_home(cursor)
         _sequences.require_synapses(cursor)
@@ -97,7 +99,7 @@ def verify(params: dict, check_mode: bool) -> dict:
             _carry.require_ours(cursor, source)
         record = _move.record(cursor)
         kept = _shares.Kept(cursor, source, here=record is not None and record.here, keeping=not check_mode)
-        comparison = Comparison(lite, cursor, _routine(record, params), progress, kept)
+        comparison = Comparison(lite, cursor, _routine(record, params, connection.info.dbname), progress, kept)
         _require_whole(comparison)
         result = comparison.result(comparison.run(source, _connection.keywords(params)))
         carried = {}
@@ -183,14 +185,14 @@ def _unequal(result: dict, routine: dict, source: str) -> Refusal:
     )
 
 
-def _routine(record: _move.Record | None, params: dict) -> dict:
+def _routine(record: _move.Record | None, params: dict, database: str) -> dict:
     """Return what the Synapse that ported decides, from the record of the move or from the installed Synapse."""
     if record and record.routine:
         return record.routine
     if params["synapse_python"]:
         return _synapse.ask([params["synapse_python"]])
     raise Refusal(
-        f"The database {params['login_db']!r} holds no record of a move, so what its Synapse ports is not known.",
+        f"The database {database!r} holds no record of a move, so what its Synapse ports is not known.",
         "Give synapse_python, the interpreter that runs Synapse, or port with the module synapse_port.",
     )
 

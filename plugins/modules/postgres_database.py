@@ -12,7 +12,8 @@ short_description: A PostgreSQL database with the encoding and locale that Synap
 description:
   - Makes a database exist with the given owner, encoding and locale, by default the ones that Synapse insists on.
   - The encoding and the locale of a database are fixed when it is made. One that exists with others is refused, with the
-    way to repair it; the catalog is never edited.
+    way to repair it; the catalog is never edited. So is one that only says V(C) since its catalog was edited, unless its
+    indexes are seen to be in that order; there is then a warning.
   - A database that holds tables is never dropped.
 version_added: 0.1.0
 author: The matrixops.synapse_postgres contributors (@matrixops)
@@ -107,6 +108,8 @@ def main() -> None:
         with _connection.session(params, autocommit=True, what="postgres_database") as connection:
             with connection.cursor() as cursor:
                 result = step(cursor, params, module.check_mode)
+    for warning in result.pop("warnings", []):
+        module.warn(warning)
     module.exit_json(**result)
 
 

@@ -19,6 +19,8 @@ description:
     a warning says so.
   - All of it is looked at before any is touched, so that a database of the wrong locale or a rule that cannot be placed
     is refused while everything is still as it was.
+  - Tables that belong to another role, as after a dump that was restored by one, are told by a warning with the command that
+    hands them over; O(adopt_from) does so.
 version_added: 0.1.0
 author: The matrixops.synapse_postgres contributors (@matrixops)
 extends_documentation_fragment:
@@ -37,7 +39,18 @@ options:
     required: true
   password:
     description:
-      - Password of the role. The methods V(scram-sha-256) and V(md5) need one.
+      - Password of the role. The methods V(scram-sha-256) and V(md5) need one; without it, a role that exists keeps its own.
+    type: str
+  allow_unsafe_locale:
+    description:
+      - Whether an existing database of another locale than V(C) is left as it is, as Synapse does by the switch of that name;
+        its encoding has to be UTF8 all the same. A new database is made with V(C) in any case.
+    type: bool
+    default: false
+  adopt_from:
+    description:
+      - Role whose tables, sequences, views, functions, types and schemas, where Synapse has its own in this database, are
+        given to O(user), in one transaction. What an extension brought, and what other roles own, stays.
     type: str
   connection_limit:
     description:
@@ -166,6 +179,12 @@ rights:
   returned: always
   type: dict
   sample: {everybody: [], owner: [CREATE ON SCHEMA public]}
+adopted:
+  description: What was taken over from O(adopt_from), or would be.
+  returned: always
+  type: list
+  elements: str
+  sample: [TABLE public.users, SEQUENCE public.user_id_seq]
 placed:
   description: The rules, as M(matrixops.synapse_postgres.postgres_hba) returns them.
   returned: always
@@ -180,6 +199,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _database,
     _hba_file,
     _ident,
+    _ownership,
     _rights,
     _role,
 )
@@ -193,8 +213,6 @@ def require_possible(params: dict) -> None:
     method, addresses = params["method"], [client for client in params["clients"] if client != "local"]
     _role.require_possible({"name": params["user"], "password": params["password"]})
     _connection.require_name("database", params["name"])
-    if method in WITH_PASSWORD and params["password"] is None:
-        raise Refusal(f"The method {method} needs a password, and there is none.", "Give one, or another method.")
     if method == "peer":
         _ident.require_possible(params["system_users"], params["user"])
         if addresses:
@@ -228,6 +246,7 @@ def steps(module, params: dict) -> dict:
         "role": lambda cursor, check: _role.present(cursor, role, check),
         "database": lambda cursor, check: _database.present(cursor, database, check),
         "rights": lambda cursor, check: _rights.present(cursor, params, check),
+        "ownership": lambda cursor, check: _ownership.step(cursor, params, check),
     }
     if params["method"] == "peer":
         found["map"] = lambda cursor, check: _ident.step(module, cursor, params, check)
@@ -243,10 +262,18 @@ def steps(module, params: dict) -> dict:
     return found
 
 
+def require_password(cursor, params: dict) -> None:
+    """Raise Refusal for a role that could not log in; one that is there may have a password that only Synapse is told."""
+    method = params["method"]
+    if method in WITH_PASSWORD and params["password"] is None and _role.find(cursor, params["user"]) is None:
+        raise Refusal(f"The method {method} needs a password, and there is none.", "Give one, or another method.")
+
+
 def take(module, params: dict) -> dict:
     """Look at every step, and then take the ones that change something; return their results by what each is about."""
     planned = steps(module, params)
     with _connection.session(params, autocommit=True, what="synapse_database") as connection, connection.cursor() as cursor:
+        require_password(cursor, params)
         results = {what: step(cursor, True) for what, step in planned.items()}
         for what, step in planned.items():
             if results[what]["changed"] and not module.check_mode:
@@ -263,6 +290,8 @@ def main() -> None:
             name=dict(type="str", required=True),
             user=dict(type="str", required=True),
             password=dict(type="str", no_log=True),
+            allow_unsafe_locale=dict(type="bool", default=False),
+            adopt_from=dict(type="str"),
             connection_limit=dict(type="int"),
             connections=dict(type="int"),
             clients=dict(type="list", elements="str", default=[]),
@@ -289,6 +318,7 @@ def main() -> None:
         role=results["role"]["role"],
         database=results["database"]["database"],
         rights=results["rights"]["rights"],
+        adopted=results["ownership"]["adopted"],
         placed=results["rules"]["placed"] if "rules" in results else [],
         diff=[result["diff"] for result in results.values() if result["changed"]],
     )

@@ -18,6 +18,7 @@ version_added: 0.1.0
 author: The matrixops.synapse_postgres contributors (@matrixops)
 extends_documentation_fragment:
   - matrixops.synapse_postgres.connection
+  - matrixops.synapse_postgres.connection.as_synapse
   - matrixops.synapse_postgres.attributes.info
 options:
   config:
@@ -25,6 +26,11 @@ options:
       - File with a C(database) section of Synapse's, which may lead to this very database by another name, such as
         C(localhost) for C(127.0.0.1). It is logged in to as well, to see whether it does.
     type: path
+  allow_unsafe_locale:
+    description:
+      - Whether Synapse is told to accept a database of another locale than V(C); its encoding counts all the same.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -54,7 +60,15 @@ database:
   type: dict
   sample: {owner: synapse, encoding: UTF8, lc_collate: C, lc_ctype: C, locale_provider: libc}
 problems:
-  description: Why Synapse would refuse this database; empty when it is right.
+  description:
+    - Why Synapse would refuse this database, or fail in it; empty when it is right.
+    - That is its encoding and locale, whether its indexes are in the order that it says, and whether what is in it belongs to the
+      role that logged in.
+  returned: always
+  type: list
+  elements: str
+remedies:
+  description: What to do about RV(problems), in sentences.
   returned: always
   type: list
   elements: str
@@ -146,6 +160,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _database,
     _defaults,
     _homeserver,
+    _ownership,
     _routine,
 )
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, told_to
@@ -157,12 +172,22 @@ SELECT coalesce((SELECT nspname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_na
 """
 
 
-def look(connection, cursor, name: str) -> dict:
-    """Return what the module tells about the connected database ``name``."""
-    database = _database.find(cursor, name)
+def problems(cursor, allow_unsafe_locale: bool) -> dict:
+    """Return what is wrong with the connected database for the connected role, as ``{problems, remedies, warnings}``."""
+    locale, warnings = _database.doubted(cursor, allow_unsafe_locale)
+    cursor.execute("SELECT current_user")
+    foreign, remedies = _ownership.problems(cursor, cursor.fetchone()[0])
+    again = [_database.way_out(cursor, cursor.connection.info.dbname)] if locale else []
+    return {"problems": locale + foreign, "remedies": again + remedies, "warnings": warnings}
+
+
+def look(connection, cursor, allow_unsafe_locale: bool) -> dict:
+    """Return what the module tells about the connected database."""
+    database = _database.find(cursor, connection.info.dbname)
     tables = _database.tables(cursor)
+    found = problems(cursor, allow_unsafe_locale)
     schema, schema_version = _defaults.by_own_path(cursor, _SCHEMA), None
-    if f"{schema}.schema_version" in tables:
+    if f"{schema}.schema_version" in tables and not found["problems"]:
         name = _database.sql.Identifier(schema, "schema_version")
         cursor.execute(_database.sql.SQL("SELECT max(version) FROM {}").format(name))
         schema_version = cursor.fetchone()[0]
@@ -175,7 +200,7 @@ def look(connection, cursor, name: str) -> dict:
         "server_version": connection.server_version,
         "psycopg2_version": _connection.psycopg2.__version__,
         "database": database,
-        "problems": _database.unfit_for_synapse(database),
+        **found,
         "tables": len(tables),
         "schema_version": schema_version,
         "schema": schema,
@@ -199,15 +224,19 @@ def is_same(config: str, identity: dict) -> bool | None:
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec=_connection.connection_spec(config=dict(type="path")),
+        argument_spec=_connection.connection_spec(
+            **_connection.AS_SYNAPSE, config=dict(type="path"), allow_unsafe_locale=dict(type="bool", default=False)
+        ),
         supports_check_mode=True,
     )
     params = module.params
     with told_to(module):
         with _connection.session(params, what="synapse_database_info") as connection, connection.cursor() as cursor:
-            found = look(connection, cursor, params["login_db"])
+            found = look(connection, cursor, params["allow_unsafe_locale"])
         if params["config"]:
             found["same"] = is_same(params["config"], found["identity"])
+    for warning in found.pop("warnings"):
+        module.warn(warning)
     module.exit_json(changed=False, **found)
 
 

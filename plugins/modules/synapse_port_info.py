@@ -20,6 +20,7 @@ author: The matrixops.synapse_postgres contributors (@matrixops)
 extends_documentation_fragment:
   - matrixops.synapse_postgres.synapse
   - matrixops.synapse_postgres.connection
+  - matrixops.synapse_postgres.connection.as_synapse
   - matrixops.synapse_postgres.attributes.info
 options:
   sqlite_database:
@@ -168,6 +169,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors
 def main() -> None:
     module = AnsibleModule(
         argument_spec=_connection.connection_spec(
+            **_connection.AS_SYNAPSE,
             sqlite_database=dict(type="path", required=True),
             config=dict(type="list", elements="path", required=True),
             allow_unsafe_locale=dict(type="bool", default=False),

@@ -27,6 +27,7 @@ version_added: 0.1.0
 author: The matrixops.synapse_postgres contributors (@matrixops)
 extends_documentation_fragment:
   - matrixops.synapse_postgres.connection
+  - matrixops.synapse_postgres.connection.as_synapse
   - matrixops.synapse_postgres.attributes
 attributes:
   check_mode:
@@ -143,6 +144,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors
 def main() -> None:
     module = AnsibleModule(
         argument_spec=_connection.connection_spec(
+            **_connection.AS_SYNAPSE,
             sqlite_database=dict(type="path", required=True),
             carry_changes=dict(type="bool", default=False),
             original=dict(type="path"),

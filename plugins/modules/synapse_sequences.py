@@ -20,6 +20,7 @@ version_added: 0.1.0
 author: The matrixops.synapse_postgres contributors (@matrixops)
 extends_documentation_fragment:
   - matrixops.synapse_postgres.connection
+  - matrixops.synapse_postgres.connection.as_synapse
   - matrixops.synapse_postgres.attributes.step
 seealso:
   - module: matrixops.synapse_postgres.synapse_port
@@ -55,18 +56,19 @@ unknown:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _sequences
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _ownership, _sequences
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
 
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec=_connection.connection_spec(),
+        argument_spec=_connection.connection_spec(**_connection.AS_SYNAPSE),
         supports_check_mode=True,
     )
     with told_to(module):
         with _connection.session(module.params, autocommit=True, what="synapse_sequences") as connection:
             with connection.cursor() as cursor:
+                _ownership.require_own(cursor)
                 _sequences.require_synapses(cursor)
                 result = _sequences.mend(cursor, module.check_mode)
     for name in result["unknown"]:
