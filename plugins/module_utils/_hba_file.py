@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
 import tempfile
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _hba, _hba_match
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _hba, _hba_match, _managed
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 # pg_hba_file_rules tells the file of a line since this server; before, there is only one file.
@@ -186,10 +187,40 @@ def _outcome(before: str, params: dict) -> _hba.Outcome:
     return dataclasses.replace(whole, gone={line.number for line in _hba.parse(before)})
 
 
+def _patroni(cursor) -> str | None:
+    """Return what Patroni keeps of its cluster's configuration beside the server's data; None where it does not run it."""
+    cursor.execute("SELECT current_setting('data_directory')")
+    (folder,) = cursor.fetchone()
+    with contextlib.suppress(OSError):
+        return pathlib.Path(folder, "patroni.dynamic.json").read_text(encoding="utf-8", errors="replace")
+    return None
+
+
+def _manager(path: str, before: str, outcome: _hba.Outcome, patroni: str | None) -> _managed.Manager | None:
+    """Return who else writes the file at ``path``, or the part of it where ``outcome`` has put a rule; None for nobody."""
+    new = [item["line"] for item in outcome.placed if item["action"] in ("inserted", "moved", "replaced")]
+    blocks = (_managed.block(outcome.text, line) for line in new)
+    return _managed.manager(path, before, patroni) or next(filter(None, blocks), None)
+
+
+def _others_warnings(cursor, params: dict, path: str, own: bool, before: str, outcome: _hba.Outcome) -> list[str]:
+    """Return warnings of those who write the file at ``path``, too; Refusal where our rules, and the access, would be lost."""
+    patroni = _patroni(cursor) if own else None
+    found = _manager(path, before, outcome, patroni)
+    if found and (found.is_final or (params["state"] == "present" and not params["allow_managed_file"])):
+        raise _managed.refuse(path, found, "whom the rules let in would be locked out")
+    if found:
+        return [_managed.warning(path, found)]
+    if patroni is not None:
+        return [f"Patroni runs this server, and {path} is of this host alone: have the rules on each of its cluster's hosts."]
+    return []
+
+
 def step(module, cursor, params: dict, check_mode: bool) -> dict:
     """Bring the file to its wished state; return the result of the module postgres_hba, with its warnings.
 
-    ``params`` are that module's: the connection's, and path, content, rules (see rules()), state and backup.
+    ``params`` are that module's: the connection's, and path, content, rules (see rules()), state, backup and
+    allow_managed_file.
     """
     server = _connection.place(_connection.keywords(params))
     _require_reader(cursor, server)
@@ -204,9 +235,10 @@ def step(module, cursor, params: dict, check_mode: bool) -> dict:
         _require_accepted(rows, path, outcome.gone)
         require_same_file(rows, path, before, server)
     differs = outcome.text != before
-    if differs:
-        require_owner(path)
     warnings = list(outcome.warnings)
+    if differs:
+        warnings += _others_warnings(cursor, params, path, path == own, before, outcome)
+        require_owner(path)
     # A run that was killed between writing and reloading left a file newer than what the server has loaded.
     stale = path == own and pathlib.Path(path).stat().st_mtime > _connection.loaded(cursor)
     if differs and not check_mode:

@@ -127,6 +127,12 @@ options:
       options:
         description: Options of the method.
         type: dict
+  allow_managed_file:
+    description:
+      - Whether to change a pg_hba.conf that another manager will write again, as the option
+        O(matrixops.synapse_postgres.postgres_hba#module:allow_managed_file).
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -271,6 +277,7 @@ def main() -> None:
             tls=dict(type="bool", default=False),
             hba_content=dict(type="str"),
             rules=dict(type="list", elements="dict", default=[], options=_hba_file.RULE),
+            allow_managed_file=dict(type="bool", default=False),
         ),
         supports_check_mode=True,
     )

@@ -267,6 +267,14 @@ options:
       - Keep a copy of the old file beside it when it is changed. The copy holds the old file's secrets and keeps its mode.
     type: bool
     default: true
+  allow_managed_file:
+    description:
+      - Whether to change a file that another manager will write again, such as Puppet or a template of Ansible's. It is told by
+        the file's head and by its place. Such a file is refused unless this is given, since Synapse would be back on the
+        database of before with the next writing; with it there is a warning.
+      - A file in a place where nothing can be changed, such as the store of Nix or a ConfigMap of Kubernetes, is always refused.
+    type: bool
+    default: false
   synapse_python:
     description:
       - The Python that Synapse runs under, for hosts where the one that Ansible uses has no PyYAML.
@@ -492,6 +500,7 @@ def main() -> None:
             allow_unsafe_locale=dict(type="bool", default=False),
             layout=dict(type="str", choices=["section", "drop-in"], default="section"),
             backup=dict(type="bool", default=True),
+            allow_managed_file=dict(type="bool", default=False),
             synapse_python=dict(type="path"),
         ),
         supports_check_mode=True,
