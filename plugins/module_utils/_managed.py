@@ -75,13 +75,15 @@ _SIGNS = [
     re.compile(
         r"\b(?:changes?|edits?|modifications?|customi[sz]ations?|it|file)\b[^.!]{0,60}?"
         r"\b(?:will|would|is going to|are going to|do|does) (?:all |then |again |automatically |always |just )?"
-        r"(?:(?:be |get )(?:overwritten|overridden|lost|discarded|reverted|erased|undone|regenerated)|not (?:persist|survive|last))"
+        r"(?:(?:be |get )(?:overwritten|overridden|lost|discarded|reverted|erased|undone|regenerated)"
+        r"|not (?:persist|survive|last))"
         rf"(?: by (?:the )?(?P<name>{_KNOWN})\b)?(?! (?:if|when|unless) )",
         re.IGNORECASE,
     ),
     re.compile(
-        rf"{_START}(?:please )?(?:do not|don'?t|never) (?:edit|modify|change|touch)(?: (?:this|the)(?: config| configuration)? file"
-        r"| it| this)?(?: manually| by hand| directly| here)?(?: ?[.!:;]| because| as it| since|$)",
+        rf"{_START}(?:please )?(?:do not|don'?t|never) (?:edit|modify|change|touch)"
+        r"(?: (?:this|the)(?: config| configuration)? file| it| this)?(?: manually| by hand| directly| here)?"
+        r"(?: ?[.!:;]| because| as it| since|$)",
         re.IGNORECASE,
     ),
 ]

@@ -352,7 +352,12 @@ import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _homeserver, _interpreter, _libpq
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
+    _homeserver,
+    _interpreter,
+    _libpq,
+    _managed,
+)
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, told_to
 
 NEW_MODE = 0o640
@@ -377,6 +382,16 @@ def require_writable(folder: str) -> None:
     """Raise Refusal unless files in ``folder`` can be replaced."""
     if not os.access(folder, os.W_OK | os.X_OK):
         raise Refusal(f"The folder {folder} may not be written to.", "Run the task as a user that may (become: true).")
+
+
+def require_ours(module: AnsibleModule, path: str, text: str) -> None:
+    """Raise Refusal where another manager writes the file at ``path``, or its section; warn where that is allowed."""
+    found = _managed.manager(path, text) or _managed.block(text, _homeserver.line_of_section(text, path))
+    if found is None:
+        return
+    if found.is_final or not module.params["allow_managed_file"]:
+        raise _managed.refuse(path, found, "Synapse would be back on the database that it names now")
+    module.warn(_managed.warning(path, found))
 
 
 def require_replaceable(path: str) -> None:
@@ -467,12 +482,19 @@ def step(module: AnsibleModule, params: dict) -> dict:
         },
     }
     if result["changed"]:
+        if text is not None:
+            require_ours(module, path, text)
+            _homeserver.require_meant(text, wished, path)
         new = _homeserver.replace(text or "", wished, path)
         if text is not None:
             require_replaceable(path)
         if not module.check_mode:
             copy = write(module, path, new, params["backup"])
             result.update({"backup_file": copy} if copy else {})
+            text = new
+    left = _homeserver.leftovers(text or "", path)
+    if left:
+        module.warn(left)
     if not module.check_mode:
         warn_of_readers(module, path, wished)
     return result

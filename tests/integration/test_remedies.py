@@ -1,0 +1,247 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Remedies: what a message says to do is run, as it stands there, against the state that it is about; then it goes on."""
+
+import json
+import pathlib
+
+import pytest
+import yaml
+
+from support import commands
+
+CONFIG = "synapse_database_config"
+ARGS = {"user": "matrix-synapse", "password": "a-new-password", "dbname": "matrix-synapse", "host": "db.example.org"}
+OLD = "old-secret"
+
+UNINDENTED = f"""\
+server_name: example.test
+database:
+name: psycopg2
+args:
+    user: matrix
+    password: {OLD}
+    database: matrix
+    host: localhost
+listeners: []
+"""
+WHOLE = f"database:\n  name: psycopg2\n  args:\n    user: matrix\n    password: {OLD}\n    dbname: matrix\n"
+
+
+@pytest.fixture
+def conf(tmp_path):
+    """A homeserver.yaml in a folder whose name needs quotes in a shell."""
+    folder = tmp_path / "it's a folder"
+    folder.mkdir()
+    return folder / "homeserver.yaml"
+
+
+def options(path, **further):
+    return {"path": str(path), "args": ARGS, "backup": False, **further}
+
+
+def refused(run, path, **further) -> str:
+    """Return the message of a refusal to write the section, which leaves the file alone and tells no secret."""
+    before = path.read_bytes()
+    results = [run(CONFIG, options(path, **further), check=check) for check in (True, False)]
+    assert all(result.get("failed") for result in results), results
+    assert results[0]["msg"] == results[1]["msg"] and path.read_bytes() == before
+    assert OLD not in results[0]["output"]
+    return results[1]["msg"]
+
+
+def warnings(result) -> list[str]:
+    """Return a result's warnings, which ansible-core hands over as text or, since 2.19, with more about each."""
+    return [found if isinstance(found, str) else found["event"]["msg"] for found in result.get("warnings", [])]
+
+
+def written(run, path, **further) -> dict:
+    """Return the section after the module has written it, which a second run leaves alone."""
+    result = run(CONFIG, options(path, **further))
+    assert result["changed"] and "failed" not in result, result
+    assert not run(CONFIG, options(path, **further))["changed"]
+    return yaml.safe_load(path.read_text())["database"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "line"),
+    [
+        (
+            "server_name: x\ndatabase:\n  name: psycopg2\n  args:\n    database: /data/homeserver.db\n",
+            "args names the file /data/homeserver.db",
+            "  name: sqlite3",
+        ),
+        ("database: {name: psycopg2, args: {database: homeserver.db}}\n", "the file homeserver.db", "database: {name: sqlite3,"),
+        ("database:\n  args: {database: ':memory:'}\n  name: 'psycopg2'\n", "the file :memory:", "  name: 'sqlite3'"),
+        ("database:\n  name: sqlite3\n  args:\n    user: u\n    database: m\n", "args has PostgreSQL's user", "  name: psycopg2"),
+    ],
+)
+def test_a_section_half_edited_by_hand_was_taken_for_another_postgresql_database(run, conf, text, words, line):
+    conf.write_text(text)
+    message = refused(run, conf)
+    assert words in message and "half edited" in message
+    commands.run(message)
+    assert line in conf.read_text()
+    assert written(run, conf)["args"]["user"] == "matrix-synapse"
+
+
+def test_a_section_that_has_something_of_both_is_not_given_a_command_that_does_not_help(run, conf):
+    for name in ("psycopg2", "sqlite3"):
+        conf.write_text(f"database: {{name: {name}, args: {{user: u, database: /data/homeserver.db}}}}\n")
+        assert not commands.commands(refused(run, conf))
+
+
+def test_a_database_of_postgresqls_that_is_called_like_a_file_is_meant_when_it_is_given(run, conf):
+    conf.write_text("database: {name: psycopg2, args: {dbname: synapse.db}}\n")
+    assert written(run, conf, args={**ARGS, "dbname": "synapse.db"})["args"]["dbname"] == "synapse.db"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        UNINDENTED,
+        UNINDENTED.replace("args:", "# of mine\nargs:"),
+        f"database:\n  name: psycopg2\nargs:\n  user: matrix\n  password: {OLD}\n",
+        f"database:\n  name: psycopg2\n  args:\nuser: matrix\npassword: {OLD}\n",
+        f"database:\n    name: psycopg2\n# args\n\nargs: {{user: matrix, password: {OLD}}}\na: 1",
+    ],
+)
+def test_the_keys_of_an_unindented_section_stayed_at_top_level_with_the_old_password(run, conf, text):
+    conf.write_text(text)
+    commands.run(refused(run, conf))
+    assert yaml.safe_load(conf.read_text())["database"]["args"]["password"] == OLD
+    written(run, conf)
+    assert OLD not in conf.read_text()
+    assert {key for key in yaml.safe_load(conf.read_text())} <= {"server_name", "database", "listeners", "a"}
+
+
+def test_keys_that_an_earlier_run_left_at_top_level_are_told_and_removed(run, conf):
+    conf.write_text(WHOLE + UNINDENTED.replace("database:\n", "", 1).replace("args:", "args: # x"))
+    result = run(CONFIG, options(conf))
+    assert result["changed"] and OLD not in result["output"]
+    (warning,) = [warning for warning in warnings(result) if "top level" in warning]
+    commands.run(warning)
+    assert OLD not in conf.read_text() and set(yaml.safe_load(conf.read_text())) == {"database", "server_name", "listeners"}
+    assert not [warning for warning in warnings(run(CONFIG, options(conf))) if "top level" in warning]
+
+
+def test_json_was_no_json_afterwards(run, conf):
+    section = {"name": "psycopg2", "args": {"user": "matrix-synapse", "database": "matrix-synapse"}}
+    conf.write_text(json.dumps({"server_name": "example.test", "database": section}, indent=2))
+    assert written(run, conf)["args"]["database"] == "matrix-synapse"
+    assert json.loads(conf.read_text()) == yaml.safe_load(conf.read_text())
+    assert '\n  "database": {\n    "name": "psycopg2",\n' in conf.read_text()
+
+
+def test_the_keyword_that_another_program_needs_was_lost(run, conf):
+    conf.write_text("database:\n  name: psycopg2\n  args:\n    user: matrix\n    database: matrix\nmodules: []\n")
+    args = written(run, conf)["args"]
+    assert args["database"] == "matrix-synapse" and "dbname" not in args
+    conf.write_text("database:\n  name: psycopg2\n  args: {dbname: matrix}\n")
+    assert "database" not in written(run, conf)["args"]
+    conf.write_text("database:\n  name: sqlite3\n  args: {database: /data/homeserver.db}\n")
+    assert "database" not in written(run, conf)["args"]
+
+
+@pytest.mark.parametrize("unseen", ["\u200b", "\u00ad", "\u2060"])
+def test_a_key_with_a_character_that_is_not_seen_is_found_and_mended(run, conf, unseen):
+    conf.write_text(f"server_name: x\n{unseen}database:\n  name: sqlite3\n  args: {{database: /h.db}}\n")
+    message = refused(run, conf)
+    assert f"U+{ord(unseen):04X}" in message and unseen not in message
+    commands.run(message)
+    assert written(run, conf)["name"] == "psycopg2"
+
+
+def test_a_file_that_another_manager_writes_is_refused_unless_told_to_go_on(run, conf):
+    conf.write_text("# Ansible managed\nserver_name: x\ndatabase: {name: sqlite3, args: {database: /h.db}}\n")
+    message = refused(run, conf)
+    assert "Ansible" in message and "overwritten" in message and "synapse_postgres_allow_managed_files" in message
+    result = run(CONFIG, options(conf, allow_managed_file=True))
+    assert result["changed"] and "looked after by Ansible" in str(result["warnings"])
+    assert not run(CONFIG, options(conf))["changed"]
+
+
+def test_a_section_in_a_block_of_another_manager_is_refused_and_one_beside_it_is_not(run, conf):
+    block = "# BEGIN ANSIBLE MANAGED BLOCK\n{}# END ANSIBLE MANAGED BLOCK\n"
+    section = "database: {name: sqlite3, args: {database: /h.db}}\n"
+    conf.write_text("a: 1\n" + block.format(section))
+    assert "block that begins on line 2" in refused(run, conf)
+    conf.write_text(block.format("a: 1\n") + section)
+    written(run, conf)
+
+
+def test_links_into_places_where_nothing_can_be_changed_are_refused_and_kept(run, tmp_path):
+    volume = tmp_path / "..2026_11_25_16_52_26.1234567"
+    volume.mkdir()
+    (volume / "homeserver.yaml").write_text("server_name: x\n")
+    (tmp_path / "..data").symlink_to(volume.name)
+    link = tmp_path / "homeserver.yaml"
+    link.symlink_to("..data/homeserver.yaml")
+    message = refused(run, link, allow_managed_file=True)
+    assert "Kubernetes" in message and "ConfigMap" in message and link.is_symlink()
+
+
+def test_our_own_configuration_of_a_new_homeserver_is_not_anothers(run, conf):
+    template = pathlib.Path(__file__).parents[2] / "roles/synapse_config/templates/homeserver.yaml.j2"
+    head = "".join(line for line in template.read_text().splitlines(keepends=True) if line.startswith("#"))
+    conf.write_text(head + "server_name: x\n")
+    written(run, conf)
+
+
+PATRONI = "# Do not edit this file manually!\n# It will be overwritten by Patroni!\n"
+RULE = {"type": "host", "database": "postgres", "user": "matrix-synapse", "address": "127.0.0.1/32"}
+
+
+@pytest.fixture
+def hba(any_cluster):
+    """The pg_hba.conf of a cluster with a role matrix-synapse; all is put back afterwards."""
+    path = any_cluster.data / "pg_hba.conf"
+    before = path.read_bytes()
+    any_cluster.rows("CREATE ROLE \"matrix-synapse\" LOGIN PASSWORD 'secret'")
+    try:
+        yield path
+    finally:
+        path.write_bytes(before)
+        any_cluster.reload()
+        any_cluster.rows('DROP ROLE "matrix-synapse"')
+
+
+def test_a_rule_in_patronis_file_was_lost_with_its_next_writing(any_cluster, run, hba):
+    hba.write_text(PATRONI + "host all admin 127.0.0.1/32 scram-sha-256\nlocal all all trust\nhost all all all reject\n")
+    any_cluster.reload()
+    before = hba.read_bytes()
+    for check in (True, False):
+        result = run("postgres_hba", {**any_cluster.login, "rules": [RULE]}, check=check)
+        assert result["failed"] and "Patroni" in result["msg"] and "patronictl edit-config" in result["msg"]
+        assert hba.read_bytes() == before
+    absent = run("postgres_hba", {**any_cluster.login, "rules": [RULE], "state": "absent"})
+    assert not absent["changed"] and "failed" not in absent
+    result = run("postgres_hba", {**any_cluster.login, "rules": [RULE], "allow_managed_file": True})
+    assert result["changed"] and "looked after by Patroni" in str(result["warnings"])
+    any_cluster.connect(user="matrix-synapse", password="secret").close()
+    assert not run("postgres_hba", {**any_cluster.login, "rules": [RULE]})["changed"]
+
+
+@pytest.mark.parametrize(
+    ("dynamic", "outcome"),
+    [
+        ({"postgresql": {"pg_hba": ["host all all all md5"]}}, "has postgresql.pg_hba"),
+        ({"ttl": 30}, "on each of its cluster's hosts"),
+    ],
+)
+def test_patroni_is_told_by_what_it_keeps_beside_the_data(any_cluster, run, hba, dynamic, outcome):
+    kept = any_cluster.data / "patroni.dynamic.json"
+    kept.write_text(json.dumps(dynamic))
+    try:
+        result = run("postgres_hba", {**any_cluster.login, "rules": [RULE]}, check=True)
+    finally:
+        kept.unlink()
+    assert outcome in (result["msg"] if "failed" in result else str(result["warnings"]))
+    assert bool(result.get("failed")) is ("pg_hba" in str(dynamic))
+
+
+def test_a_rule_in_a_block_of_another_manager_is_refused(any_cluster, run, hba):
+    text = "# BEGIN ANSIBLE MANAGED BLOCK\nhost all all 127.0.0.1/32 md5\n# END ANSIBLE MANAGED BLOCK\n"
+    hba.write_text("host all admin 127.0.0.1/32 scram-sha-256\n" + text)
+    any_cluster.reload()
+    result = run("postgres_hba", {**any_cluster.login, "rules": [RULE]})
+    assert result["failed"] and "block that begins on line 2" in result["msg"]
