@@ -12,7 +12,14 @@ import os
 import pathlib
 import tempfile
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _hba, _hba_match, _managed
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
+    _connection,
+    _files,
+    _hba,
+    _hba_match,
+    _managed,
+    _words,
+)
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 # pg_hba_file_rules tells the file of a line since this server; before, there is only one file.
@@ -75,10 +82,25 @@ def _require_accepted(rows: list[dict], path: str, gone: set[int]) -> None:
     for row in rows:
         if row["error"] and row["type"] is None and not (row["file"] == path and row["line"] in gone):
             raise Refusal(
-                f"The server rejects line {row['line']} of {row['file']}: {row['error']}. "
+                f"The server rejects line {row['line']} of {row['file']}: {_words.visible(row['error'])}. "
                 "It does not load a file with such a line, so no new rule would come into force.",
-                "Correct or remove that line first.",
+                _correction(row["file"], row["line"]),
             )
+
+
+def _correction(path: str, number: int) -> str:
+    """Return what to do about the line ``number`` of the file at ``path`` that the server rejects."""
+    lines = {}
+    with contextlib.suppress(OSError, Refusal):
+        lines = {line.number: line.raw for line in _hba.parse(_hba.decode(pathlib.Path(path).read_bytes()))}
+    character = _words.misleading(lines.get(number, ""))
+    if not character:
+        return "Correct or remove that line first."
+    what = "a byte order mark" if character == "\ufeff" else f"the character U+{ord(character):04X}"
+    return (
+        f"The line holds {what}, which is not seen or looks like a blank. Correct it by "
+        f"`{_words.removal(character, number, path)}`, then run this again."
+    )
 
 
 def require_same_file(rows: list[dict], path: str, text: str, server: str) -> None:
@@ -106,10 +128,12 @@ def require_owner(path: str) -> None:
 
 
 def _write(module, path: str, text: str) -> None:
-    """Put ``text`` in the place of the file at once, keeping owner and mode."""
-    handle, temporary = tempfile.mkstemp(dir=module.tmpdir)
+    """Put ``text`` in the place of the file at once, keeping owner, mode and attributes."""
+    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".pg_hba-")
+    module.add_cleanup_file(temporary)
     with os.fdopen(handle, "wb") as stream:
         stream.write(_hba.encode(text))
+    _files.keep_attributes(path, temporary)
     module.atomic_move(temporary, path)
 
 
@@ -239,6 +263,7 @@ def step(module, cursor, params: dict, check_mode: bool) -> dict:
     if differs:
         warnings += _others_warnings(cursor, params, path, path == own, before, outcome)
         require_owner(path)
+        _files.require_replaceable(path)
     # A run that was killed between writing and reloading left a file newer than what the server has loaded.
     stale = path == own and pathlib.Path(path).stat().st_mtime > _connection.loaded(cursor)
     if differs and not check_mode:

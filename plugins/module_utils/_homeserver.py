@@ -12,10 +12,9 @@ from __future__ import annotations
 import collections
 import json
 import re
-import shlex
 import sys
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _libpq
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _libpq, _words
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 try:
@@ -48,9 +47,6 @@ _ALIAS = "database"
 
 # What a database of SQLite's is called, by Synapse and by those who move it.
 _FILE = re.compile(r"/.*|.*\.(db|db3|sqlite|sqlite3)|:memory:", re.DOTALL)
-
-# What is not seen in a terminal.
-_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
 
 # What Python's own conversions raise within PyYAML for a value such as 2024-02-31 or !!int x.
 _CONVERSION_ERRORS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
@@ -222,7 +218,7 @@ def require_meant(text: str, wished: dict, path: str = "homeserver.yaml") -> Non
     else:
         return
     line = _line_of(text, name)
-    command = f"correct the name by `sed -i '{line}s/{name}/{other}/' {shlex.quote(path)}`; otherwise correct args"
+    command = f"correct the name by `sed -i '{line}s/{name}/{other}/' {_words.shell(path)}`; otherwise correct args"
     remedy = (
         f"If they are where args says, {command}." if is_clear else "Leave in it what is of the one, and take the other's out."
     )
@@ -243,7 +239,7 @@ def leftovers(text: str, path: str = "homeserver.yaml") -> str:
     doomed = ";".join(f"{first},{last}d" for first, last in ranges)
     return (
         f"{path} has {' and '.join(strays)} at the top level ({_on_lines(ranges)}), where Synapse does not read them; they may "
-        f"hold an old password. Remove them by `sed -i '{doomed}' {shlex.quote(path)}`."
+        f"hold an old password. Remove them by `sed -i '{doomed}' {_words.shell(path)}`."
     )
 
 
@@ -323,15 +319,13 @@ def _require_one_section(text: str, document: dict, path: str) -> None:
 def _require_legible(text: str, path: str) -> None:
     """Raise Refusal for a key that a person reads as database and Synapse does not: with a character that is not seen."""
     for entry in _layout(text).entries:
-        name = _name(entry)
-        unseen = _INVISIBLE.search(name or "")
-        if unseen and _INVISIBLE.sub("", name) == KEY:
+        name = _name(entry) or ""
+        character = _words.misleading(name)
+        if character and _words.plain(name).strip() == KEY:
             line = entry[0].start_mark.line + 1
-            code = "".join(f"\\x{byte:02x}" for byte in unseen[0].encode())
             raise Refusal(
-                f"The key database on line {line} of {path} holds the character U+{ord(unseen[0]):04X}, which is not seen: "
-                "Synapse does not know that key.",
-                f"Remove it by `LC_ALL=C sed -i '{line}s/{code}//g' {shlex.quote(path)}`, then run this again.",
+                f"The key database on line {line} of {path} is {_words.visible(name)}, so that Synapse does not know it.",
+                f"Correct it by `{_words.removal(character, line, path)}`, then run this again.",
             )
 
 
@@ -406,7 +400,7 @@ def _refuse_strays(text: str, strays: list, present: dict | None, path: str) -> 
             columns = [token.start_mark.column for token in own[1:] if isinstance(token, yaml.KeyToken)]
             deeper = 2 if present is None or strays[0] in ("name", "args") else 4
             blanks = " " * (columns[0] if columns and deeper == 2 else deeper)
-            command = f"sed -i '{ranges[0][0]},{ranges[0][1]}s/^/{blanks}/' {shlex.quote(path)}"
+            command = f"sed -i '{ranges[0][0]},{ranges[0][1]}s/^/{blanks}/' {_words.shell(path)}"
             remedy = f"If they are the section, indent them by `{command}`; otherwise remove them. Then run this again."
     return Refusal(
         f"The database section of {path} is not whole, and {' and '.join(strays)} stand at the top level ({_on_lines(ranges)}), "

@@ -353,6 +353,7 @@ import tempfile
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
+    _files,
     _homeserver,
     _interpreter,
     _libpq,
@@ -396,6 +397,7 @@ def require_ours(module: AnsibleModule, path: str, text: str) -> None:
 
 def require_replaceable(path: str) -> None:
     """Raise Refusal unless the file at ``path`` can be replaced by one with the same owner and group."""
+    _files.require_replaceable(path)
     require_writable(os.path.dirname(path))
     found = os.stat(path)
     groups = {os.getegid(), *os.getgroups()}
@@ -407,7 +409,7 @@ def require_replaceable(path: str) -> None:
 
 
 def write(module: AnsibleModule, path: str, text: str, backup: bool) -> str | None:
-    """Put ``text`` in the place of the file at ``path``: all of it or nothing, with the old one's owner and mode.
+    """Put ``text`` in the place of the file at ``path``: all of it or nothing, with the old one's owner, mode and attributes.
 
     Returns the path of the old file's copy, if one was to be kept.
     """
@@ -422,8 +424,9 @@ def write(module: AnsibleModule, path: str, text: str, backup: bool) -> str | No
         os.chmod(temporary, NEW_MODE)
         os.replace(temporary, path)
         return None
-    copy = None
+    copy, others = None, _files.other_names(path)
     try:
+        _files.keep_attributes(path, temporary)
         copy = module.backup_local(path) if backup else None
         module.atomic_move(temporary, path)
     except Exception as error:
@@ -431,8 +434,10 @@ def write(module: AnsibleModule, path: str, text: str, backup: bool) -> str | No
         # That is what ansible-core raises here, with its reason in words.
         raise Refusal(
             f"{path} could not be replaced: {error}",
-            "Check the room on its file system, and that it is not mounted into a container as a single file.",
+            "Check the room on its file system.",
         ) from error
+    if others:
+        module.warn(others)
     return copy
 
 

@@ -14,8 +14,8 @@ description:
     C(stream_positions).
   - A sequence that lags its table is moved by Synapse itself when it starts. One that lags its position in C(stream_positions)
     makes it refuse to start ("Postgres sequence ... is inconsistent with associated stream position").
-  - Synapse's message says to delete the position before every start. That is not needed, since with the sequence moved the position
-    is right as it stands.
+  - Synapse's message says to delete the position before every start. That is not needed, since with the sequence moved the
+    position is right as it stands.
   - Nothing is guessed. What each sequence serves is known from Synapse's source, and from the catalog for those that
     belong to a column; a sequence of which nothing is known is left alone and named.
   - Sequences are only ever moved forward and rows are never touched, so that this may run while Synapse does. A Synapse that

@@ -2,8 +2,12 @@
 """Remedies: what a message says to do is run, as it stands there, against the state that it is about; then it goes on."""
 
 import json
+import os
 import pathlib
+import struct
+import subprocess
 
+import psycopg2
 import pytest
 import yaml
 
@@ -142,11 +146,11 @@ def test_the_keyword_that_another_program_needs_was_lost(run, conf):
     assert "database" not in written(run, conf)["args"]
 
 
-@pytest.mark.parametrize("unseen", ["\u200b", "\u00ad", "\u2060"])
+@pytest.mark.parametrize("unseen", ["\u200b", "\ufeff"])
 def test_a_key_with_a_character_that_is_not_seen_is_found_and_mended(run, conf, unseen):
     conf.write_text(f"server_name: x\n{unseen}database:\n  name: sqlite3\n  args: {{database: /h.db}}\n")
     message = refused(run, conf)
-    assert f"U+{ord(unseen):04X}" in message and unseen not in message
+    assert f"<U+{ord(unseen):04X}>database" in message and unseen not in message
     commands.run(message)
     assert written(run, conf)["name"] == "psycopg2"
 
@@ -245,3 +249,105 @@ def test_a_rule_in_a_block_of_another_manager_is_refused(any_cluster, run, hba):
     any_cluster.reload()
     result = run("postgres_hba", {**any_cluster.login, "rules": [RULE]})
     assert result["failed"] and "block that begins on line 2" in result["msg"]
+
+
+@pytest.mark.parametrize(
+    ("line", "number"),
+    [("\ufefflocal all all trust", 1), ("local\u00a0all all trust", 2), ("lo\u200bcal all all trust", 2)],
+)
+def test_a_byte_order_mark_was_quoted_and_not_seen(any_cluster, run, hba, line, number):
+    admin = "host all admin 127.0.0.1/32 scram-sha-256\n"
+    hba.write_text(line + "\n" + admin if number == 1 else admin + line + "\n")
+    result = run("postgres_hba", {**any_cluster.login, "rules": [RULE]})
+    odd = next(char for char in line if ord(char) > 127)
+    assert result["failed"] and odd not in result["msg"] and f"line {number} of" in result["msg"], result
+    commands.run(result["msg"])
+    result = run("postgres_hba", {**any_cluster.login, "rules": [RULE]})
+    assert result["changed"] and "failed" not in result, result
+    assert hba.read_text().replace("  ", " ").count("local all all") == 1
+
+
+def test_a_password_that_has_expired_is_told_with_the_command_that_helps(any_cluster, run, hba):
+    any_cluster.rows("ALTER ROLE \"matrix-synapse\" VALID UNTIL '2001-01-01'")
+    asked = {"user": "matrix-synapse", "database": "postgres", "address": "127.0.0.1"}
+    with pytest.raises(psycopg2.OperationalError):
+        any_cluster.connect(user="matrix-synapse", password="secret")
+    result = run("postgres_hba_info", {**any_cluster.login, **asked})
+    assert result["password"] == "expired" and '"matrix-synapse"' in result["explanation"]
+    commands.run(result["explanation"], any_cluster)
+    any_cluster.connect(user="matrix-synapse", password="secret").close()
+
+
+def acl(*entries) -> bytes:
+    """Return an access control list as the kernel keeps it: entries of (tag, permissions, id), see linux/posix_acl_xattr.h."""
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+# The owner, the user 12345, the group, the mask, all others.
+READERS = acl((1, 6, 0xFFFFFFFF), (2, 4, 12345), (4, 0, 0xFFFFFFFF), (16, 4, 0xFFFFFFFF), (32, 0, 0xFFFFFFFF))
+
+
+def test_the_access_control_list_by_which_synapse_reads_its_file_was_lost(run, conf):
+    conf.write_text("server_name: x\n")
+    os.setxattr(conf, "system.posix_acl_access", READERS)
+    os.setxattr(conf, "user.note", b"mine")
+    written(run, conf)
+    assert os.getxattr(conf, "system.posix_acl_access") == READERS and os.getxattr(conf, "user.note") == b"mine"
+
+
+def test_the_access_control_list_of_pg_hba_is_kept(any_cluster, run, hba):
+    os.setxattr(hba, "system.posix_acl_access", READERS)
+    try:
+        assert run("postgres_hba", {**any_cluster.login, "rules": [RULE]})["changed"]
+        assert os.getxattr(hba, "system.posix_acl_access") == READERS
+    finally:
+        os.removexattr(hba, "system.posix_acl_access")
+
+
+@pytest.fixture
+def locked():
+    """``locked(path, letter)`` sets an attribute of chattr's, which is taken off again; a skip where this user may not."""
+    done = []
+
+    def lock(path, letter):
+        found = subprocess.run(["chattr", f"+{letter}", path], capture_output=True, text=True, check=False)
+        if found.returncode:
+            pytest.skip(f"chattr: {found.stderr}")
+        done.append((path, letter))
+
+    yield lock
+    for path, letter in done:
+        subprocess.run(["chattr", f"-{letter}", path], check=True)
+
+
+@pytest.mark.parametrize(("of_folder", "letter"), [(False, "i"), (True, "i"), (False, "a")])
+def test_a_file_that_is_protected_by_an_attribute_is_told_with_the_command_that_helps(run, conf, locked, of_folder, letter):
+    conf.write_text("server_name: x\n")
+    locked(conf.parent if of_folder else conf, letter)
+    commands.run(refused(run, conf))
+    written(run, conf)
+
+
+def test_a_hard_link_keeps_the_old_content_and_is_told(run, conf):
+    conf.write_text("server_name: x\n")
+    os.link(conf, conf.with_name("other.yaml"))
+    result = run(CONFIG, options(conf))
+    assert result["changed"] and "had 2 names" in " ".join(warnings(result))
+    assert conf.with_name("other.yaml").read_text() == "server_name: x\n"
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_a_mount_that_keeps_a_file_from_being_replaced_is_named(run, conf, single):
+    conf.write_text("server_name: x\n")
+    target = conf if single else conf.parent
+    try:
+        subprocess.run(["mount", "--bind", target, target], check=True, capture_output=True)
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"mount: {error.stderr}")
+    try:
+        if not single:
+            subprocess.run(["mount", "-o", "remount,bind,ro", target], check=True)
+        message = refused(run, conf)
+    finally:
+        subprocess.run(["umount", target], check=True)
+    assert ("single file" if single else "read-only") in message

@@ -6,8 +6,8 @@ import re
 
 ROOT = pathlib.Path(__file__).parents[2]
 
-# The sections of Synapse's pages that are linked to, as they are called in November 2026. "Fixing inconsistent sequences error" is
-# not among them: Synapse moves a sequence that lags its table by itself (element-hq/synapse, pull request 17305).
+# The sections of Synapse's pages that are linked to, as they are called in November 2026. "Fixing inconsistent sequences
+# error" is not among them: Synapse moves a sequence that lags its table by itself (element-hq/synapse, pull request 17305).
 SECTIONS = {"postgres.html#porting-from-sqlite"}
 
 
