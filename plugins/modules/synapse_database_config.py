@@ -358,6 +358,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _interpreter,
     _libpq,
     _managed,
+    _words,
 )
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, told_to
 
@@ -446,8 +447,8 @@ def warn_of_readers(module: AnsibleModule, path: str, section: dict) -> None:
     secret = _libpq.SECRETS.intersection(section["args"])
     if secret and os.path.exists(path) and os.stat(path).st_mode & stat.S_IROTH:
         module.warn(
-            f"Every user of the host may read {path}, which holds a password. Mend it so that Synapse still can: "
-            f"chgrp GROUP {path} && chmod 640 {path}, with the group that Synapse runs as."
+            f"Every user of the host may read {path}, which holds a password. Give it to the group that Synapse runs as "
+            f"(chgrp), so that this still may, and take it from all others by `chmod 640 {_words.shell(path)}`."
         )
 
 

@@ -351,3 +351,49 @@ def test_a_mount_that_keeps_a_file_from_being_replaced_is_named(run, conf, singl
     finally:
         subprocess.run(["umount", target], check=True)
     assert ("single file" if single else "read-only") in message
+
+
+def test_a_password_that_everybody_may_read_is_told_with_the_command_that_helps(run, conf):
+    conf.write_text("server_name: x\n")
+    conf.chmod(0o644)
+    told = [warning for warning in warnings(run(CONFIG, options(conf))) if "Every user" in warning]
+    commands.run(*told)
+    assert not [warning for warning in warnings(run(CONFIG, options(conf))) if "Every user" in warning]
+
+
+ODD_ROLE = 'the "odd" role-name'
+
+
+@pytest.fixture
+def administrator(any_cluster):
+    """The login of a role that may set work_mem and shared_buffers and no more; what it sets is put back afterwards."""
+    quoted = '"' + ODD_ROLE.replace('"', '""') + '"'
+    any_cluster.rows(f"CREATE ROLE {quoted} LOGIN PASSWORD 'secret'")
+    any_cluster.rows(f"GRANT ALTER SYSTEM ON PARAMETER work_mem, shared_buffers TO {quoted}")
+    yield {**any_cluster.login, "login_user": ODD_ROLE, "login_password": "secret", "method": "alter_system"}
+    any_cluster.rows("ALTER SYSTEM RESET ALL")
+    any_cluster.reload()
+    any_cluster.rows(f"DROP OWNED BY {quoted}")
+    any_cluster.rows(f"DROP ROLE {quoted}")
+
+
+def test_the_rights_that_settings_need_are_granted_by_the_commands_that_are_told(any_cluster, run, administrator):
+    def told(size, words):
+        result = run("postgres_settings", {**administrator, "settings": {"work_mem": size, "shared_buffers": "64MB"}})
+        assert "failed" not in result, result
+        return [warning for warning in warnings(result) if words in warning]
+
+    commands.run(*told("6MB", "make the server load"), any_cluster)
+    assert not told("7MB", "make the server load")
+    commands.run(*told("7MB", "cannot see"), any_cluster)
+    assert not told("7MB", "cannot see")
+
+
+def test_a_settings_file_that_another_manager_writes_is_refused(any_cluster, run):
+    path = any_cluster.data / "conf.d" / "of-puppet.conf"
+    path.write_text("# This file is managed by Puppet. DO NOT EDIT.\n")
+    try:
+        result = run("postgres_settings", {**any_cluster.login, "settings": {"work_mem": "6MB"}, "path": str(path)})
+        assert result["failed"] and "Puppet" in result["msg"] and path.read_text().count("\n") == 1
+    finally:
+        path.unlink()
