@@ -91,10 +91,12 @@ def read(path: str) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
+        line, file, new = content.count(b"\n", 0, error.start) + 1, _words.shell(path), _words.shell(f"{path}.utf-8")
+        encoding = "UTF-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "ISO-8859-1"
         raise Refusal(
-            f"{path} is not UTF-8: line {line} has the byte 0x{content[error.start]:02x}.",
-            "Convert the file to UTF-8, as Synapse reads it.",
+            f"{path} is not UTF-8, as which Synapse reads it: line {line} has the byte 0x{content[error.start]:02x}.",
+            f"If it is {encoding}, convert it by "
+            f"`umask 077 && iconv -f {encoding} -t UTF-8 {file} > {new} && cat {new} > {file} && rm {new}`, then run this again.",
         ) from error
 
 
@@ -220,7 +222,9 @@ def require_meant(text: str, wished: dict, path: str = "homeserver.yaml") -> Non
     line = _line_of(text, name)
     command = f"correct the name by `sed -i '{line}s/{name}/{other}/' {_words.shell(path)}`; otherwise correct args"
     remedy = (
-        f"If they are where args says, {command}." if is_clear else "Leave in it what is of the one, and take the other's out."
+        f"If they are where args says, {command}."
+        if is_clear and line
+        else "Leave in it what is of the one, and take the other's out."
     )
     raise Refusal(
         f"The database section of {path} is half edited: its name is {name}, {found}. Where the users are is not known from it.",
@@ -375,15 +379,15 @@ def _says_something(lines: list[str]) -> bool:
 
 
 def _on_lines(ranges: list[tuple[int, int]]) -> str:
-    return "lines " + ", ".join(f"{first} to {last}" for first, last in ranges)
+    return "lines " + ", ".join(f"{first} to {last}" if first < last else f"{first}" for first, last in ranges)
 
 
-def _line_of(text: str, value: str) -> int:
-    """Return the number of the line, from 1, on which ``value`` stands in the section."""
+def _line_of(text: str, value: str) -> int | None:
+    """Return the number of the line, from 1, on which ``value`` stands in the section; None where an alias stands for it."""
     layout = _layout(text)
     own = next(entry for entry in layout.entries if _name(entry) == KEY)
     scalars = (token for token in own if isinstance(token, yaml.ScalarToken) and token.value == value)
-    return next(scalars, own[0]).start_mark.line + 1
+    return next((token.start_mark.line + 1 for token in scalars), None)
 
 
 def _refuse_strays(text: str, strays: list, present: dict | None, path: str) -> Refusal:

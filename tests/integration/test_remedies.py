@@ -89,8 +89,9 @@ def test_a_section_half_edited_by_hand_was_taken_for_another_postgresql_database
 
 
 def test_a_section_that_has_something_of_both_is_not_given_a_command_that_does_not_help(run, conf):
-    for name in ("psycopg2", "sqlite3"):
-        conf.write_text(f"database: {{name: {name}, args: {{user: u, database: /data/homeserver.db}}}}\n")
+    texts = [f"database: {{name: {name}, args: {{user: u, database: /h.db}}}}\n" for name in ("psycopg2", "sqlite3")]
+    for text in [*texts, "engine: &e psycopg2\ndatabase: {name: *e, args: {database: /h.db}}\n"]:
+        conf.write_text(text)
         assert not commands.commands(refused(run, conf))
 
 
@@ -153,6 +154,15 @@ def test_a_key_with_a_character_that_is_not_seen_is_found_and_mended(run, conf, 
     assert f"<U+{ord(unseen):04X}>database" in message and unseen not in message
     commands.run(message)
     assert written(run, conf)["name"] == "psycopg2"
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_file_in_another_encoding_is_converted_by_the_command_that_is_told(run, conf, encoding):
+    conf.write_bytes("server_name: x\nadmin_contact: Käthe\n".encode(encoding))
+    conf.chmod(0o640)
+    commands.run(refused(run, conf))
+    written(run, conf)
+    assert "Käthe" in conf.read_text() and conf.stat().st_mode & 0o777 == 0o640 and list(conf.parent.iterdir()) == [conf]
 
 
 def test_a_file_that_another_manager_writes_is_refused_unless_told_to_go_on(run, conf):
