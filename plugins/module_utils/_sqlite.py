@@ -14,6 +14,7 @@ import stat
 import time
 import urllib.parse
 
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _words
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 # The first bytes of every SQLite 3 database: https://www.sqlite.org/fileformat2.html, section 1.3.
@@ -133,7 +134,7 @@ def unfit_to_move(path: str, facts: dict, drain: bool = False) -> list[tuple[str
         problems.append(
             (
                 f"{path} has auto_vacuum on, which changes the row ids that the port routine goes by.",
-                "Stop Synapse, run PRAGMA auto_vacuum=off and then VACUUM on it in sqlite3, and start Synapse again.",
+                f"Stop Synapse, run `sqlite3 {_words.shell(path)} 'PRAGMA auto_vacuum=off; VACUUM'`, and start Synapse again.",
             )
         )
     if facts["background_updates"] and not drain:

@@ -1,6 +1,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Remedies: what a message says to do is run, as it stands there, against the state that it is about; then it goes on."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -11,7 +12,8 @@ import psycopg2
 import pytest
 import yaml
 
-from support import commands
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _preflight, _sqlite
+from support import commands, sqlite
 
 CONFIG = "synapse_database_config"
 ARGS = {"user": "matrix-synapse", "password": "a-new-password", "dbname": "matrix-synapse", "host": "db.example.org"}
@@ -407,3 +409,62 @@ def test_a_settings_file_that_another_manager_writes_is_refused(any_cluster, run
         assert result["failed"] and "Puppet" in result["msg"] and path.read_text().count("\n") == 1
     finally:
         path.unlink()
+
+
+@pytest.fixture
+def database(any_cluster):
+    """The name of a database that Synapse's role, whose name needs quotes as the database's does, may log in to."""
+    any_cluster.rows("CREATE ROLE \"matrix-synapse\" LOGIN PASSWORD 'secret'")
+    any_cluster.rows("CREATE DATABASE \"matrix-synapse\" TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C' ENCODING 'UTF8'")
+    yield "matrix-synapse"
+    any_cluster.rows('DROP DATABASE "matrix-synapse"')
+    any_cluster.rows('DROP ROLE "matrix-synapse"')
+
+
+def unfit(cluster, name) -> list[dict]:
+    """Return the problems that a move would have with the database ``name``, as Synapse's role finds them."""
+    report = _preflight.Report()
+    with contextlib.closing(cluster.connect(dbname=name, user="matrix-synapse", password="secret")) as connection:
+        with connection.cursor() as cursor:
+            _preflight._database_fit(report, cursor, name, {"database": {}})
+    return report.problems
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        ("SELECT 1", "in the database matrix-synapse, which belongs to admin"),
+        ('ALTER DATABASE "matrix-synapse" OWNER TO "matrix-synapse"; DROP SCHEMA public', "has no schema public"),
+        (
+            'ALTER DATABASE "matrix-synapse" OWNER TO "matrix-synapse"; ALTER SCHEMA public OWNER TO admin',
+            "in the schema public of the database",
+        ),
+    ],
+    ids=["another's database", "no schema", "another's schema"],
+)
+def test_alter_database_was_the_remedy_for_a_dropped_schema(any_cluster, database, broken, words):
+    for statement in broken.split(";"):
+        any_cluster.rows(statement, dbname=database)
+    (problem,) = unfit(any_cluster, database)
+    assert words in problem["found"]
+    commands.run(problem["remedy"], any_cluster, database)
+    assert unfit(any_cluster, database) == []
+
+
+def test_a_sqlite_database_is_made_fit_to_move_by_the_command_that_is_told(run, conf):
+    path = conf.with_name("homeserver.db")
+    sqlite.homeserver(path, auto_vacuum=True)
+    facts = _sqlite.inspect(str(path))
+    ((found, remedy),) = _sqlite.unfit_to_move(str(path), facts)
+    assert "auto_vacuum" in found
+    commands.run(remedy)
+    assert _sqlite.unfit_to_move(str(path), _sqlite.inspect(str(path))) == []
+
+
+def test_a_journal_that_keeps_synapse_from_writing_is_changed_by_the_command_that_is_told(conf):
+    path = conf.with_name("homeserver.db")
+    sqlite.homeserver(path, wal=False)
+    report = _preflight.Report()
+    _preflight._file(report, str(path), _sqlite.inspect(str(path)), False)
+    commands.run(report.notes[0]["remedy"])
+    assert _sqlite.inspect(str(path))["journal_mode"] == "wal"
