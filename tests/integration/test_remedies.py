@@ -12,7 +12,7 @@ import psycopg2
 import pytest
 import yaml
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _preflight, _sqlite
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _preflight, _rights, _sqlite
 from support import commands, sqlite
 
 CONFIG = "synapse_database_config"
@@ -468,3 +468,19 @@ def test_a_journal_that_keeps_synapse_from_writing_is_changed_by_the_command_tha
     _preflight._file(report, str(path), _sqlite.inspect(str(path)), False)
     commands.run(report.notes[0]["remedy"])
     assert _sqlite.inspect(str(path))["journal_mode"] == "wal"
+
+
+def test_rights_that_the_task_may_not_take_away_are_taken_by_the_commands_that_are_told(any_cluster, database):
+    """The role of the task is Synapse's own here, which owns nothing yet; the schema is open as before PostgreSQL 15."""
+    any_cluster.rows("GRANT CREATE ON SCHEMA public TO PUBLIC", dbname=database)
+    any_cluster.rows("ALTER SCHEMA public OWNER TO admin", dbname=database)
+    any_cluster.rows('GRANT CONNECT ON DATABASE "matrix-synapse" TO "matrix-synapse"')
+    login = {**any_cluster.login, "login_user": "matrix-synapse", "login_password": "secret", "name": database}
+    with contextlib.closing(any_cluster.connect(user="matrix-synapse", password="secret", dbname=database)) as connection:
+        with connection.cursor() as cursor:
+            before = _rights.present(cursor, {**login, "user": "matrix-synapse"}, True)
+            for warning in before["warnings"]:
+                commands.run(warning, any_cluster, database)
+            after = _rights.present(cursor, {**login, "user": "matrix-synapse"}, True)
+    assert len(before["warnings"]) == 2 and after["warnings"] == []
+    assert after["rights"] == {"everybody": [], "owner": [_rights.CREATE]}
