@@ -123,6 +123,9 @@ def main() -> None:
         _role.require_possible(params)
         with _connection.session(params, what="postgres_role") as connection, connection.cursor() as cursor:
             result = step(cursor, params, module.check_mode)
+            warnings = _role.expired(cursor, params["name"])
+    for warning in warnings:
+        module.warn(warning)
     module.exit_json(**result)
 
 

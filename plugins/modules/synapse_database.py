@@ -257,9 +257,10 @@ def take(module, params: dict) -> dict:
         for what, step in planned.items():
             if results[what]["changed"] and not module.check_mode:
                 results[what] = step(cursor, False)
+        results["role"].setdefault("warnings", []).extend(_role.expired(cursor, params["user"]))
         if params["connections"]:
             limit = results["role"]["role"]["connection_limit"]
-            results["role"]["warnings"] = _role.short_of_connections(cursor, params["connections"], limit)
+            results["role"]["warnings"] += _role.short_of_connections(cursor, params["connections"], limit)
     return results
 
 

@@ -389,7 +389,7 @@ def administrator(any_cluster):
     any_cluster.rows(f"DROP ROLE {quoted}")
 
 
-def test_the_rights_that_settings_need_are_granted_by_the_commands_that_are_told(any_cluster, run, administrator):
+def test_the_rights_that_settings_need_are_granted_by_what_is_told(any_cluster, run, administrator):
     def told(size, words):
         result = run("postgres_settings", {**administrator, "settings": {"work_mem": size, "shared_buffers": "64MB"}})
         assert "failed" not in result, result
@@ -419,6 +419,18 @@ def database(any_cluster):
     yield "matrix-synapse"
     any_cluster.rows('DROP DATABASE "matrix-synapse"')
     any_cluster.rows('DROP ROLE "matrix-synapse"')
+
+
+def test_a_role_whose_password_has_expired_is_told_where_it_is_made(any_cluster, run, database):
+    any_cluster.rows("ALTER ROLE \"matrix-synapse\" VALID UNTIL '2001-01-01'")
+    role = {**any_cluster.login, "name": "matrix-synapse", "password": "secret"}
+    made = {**any_cluster.login, "name": database, "user": "matrix-synapse", "password": "secret"}
+    results = [run("postgres_role", role), run("synapse_database", made, check=True)]
+    told = [[warning for warning in warnings(result) if "valid until 2001" in warning] for result in results]
+    assert len(told[0]) == 1 and told[0] == told[1], results
+    commands.run(*told[0], any_cluster)
+    any_cluster.connect(user="matrix-synapse", password="secret").close()
+    assert not warnings(run("postgres_role", role))
 
 
 def unfit(cluster, name) -> list[dict]:
@@ -461,7 +473,7 @@ def test_a_sqlite_database_is_made_fit_to_move_by_the_command_that_is_told(run, 
     assert _sqlite.unfit_to_move(str(path), _sqlite.inspect(str(path))) == []
 
 
-def test_a_journal_that_keeps_synapse_from_writing_is_changed_by_the_command_that_is_told(conf):
+def test_a_journal_that_keeps_synapse_from_writing_is_changed(conf):
     path = conf.with_name("homeserver.db")
     sqlite.homeserver(path, wal=False)
     report = _preflight.Report()

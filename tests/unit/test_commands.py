@@ -17,9 +17,9 @@ RUN = {
     "chattr -{} {}": "test_a_file_that_is_protected_by_an_attribute_is_told_with_the_command_that_helps",
     "chmod 640 {}": "test_a_password_that_everybody_may_read_is_told_with_the_command_that_helps",
     "ALTER ROLE {} VALID UNTIL 'infinity'": "test_a_password_that_has_expired_is_told_with_the_command_that_helps",
-    "GRANT EXECUTE ON FUNCTION pg_reload_conf() TO {}": "test_the_rights_that_settings_need_are_granted_by_the_commands_that_are_told",
+    "GRANT EXECUTE ON FUNCTION pg_reload_conf() TO {}": "test_the_rights_that_settings_need_are_granted_by_what_is_told",
     "GRANT EXECUTE ON FUNCTION pg_show_all_file_settings() TO {}": (
-        "test_the_rights_that_settings_need_are_granted_by_the_commands_that_are_told"
+        "test_the_rights_that_settings_need_are_granted_by_what_is_told"
     ),
     "ALTER DATABASE {} OWNER TO {}": "test_alter_database_was_the_remedy_for_a_dropped_schema",
     "CREATE SCHEMA public AUTHORIZATION {}": "test_alter_database_was_the_remedy_for_a_dropped_schema",
@@ -31,7 +31,7 @@ RUN = {
         "test_rights_that_the_task_may_not_take_away_are_taken_by_the_commands_that_are_told"
     ),
     "sqlite3 {} 'PRAGMA auto_vacuum=off; VACUUM'": "test_a_sqlite_database_is_made_fit_to_move_by_the_command_that_is_told",
-    "sqlite3 {} 'PRAGMA journal_mode=WAL'": "test_a_journal_that_keeps_synapse_from_writing_is_changed_by_the_command_that_is_told",
+    "sqlite3 {} 'PRAGMA journal_mode=WAL'": "test_a_journal_that_keeps_synapse_from_writing_is_changed",
 }
 
 # What no test may run: it would take memory from the whole machine.
