@@ -38,10 +38,27 @@ def reading(path: str):
         with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None)) as connection:
             yield connection
     except sqlite3.Error as error:
-        raise Refusal(
-            f"SQLite cannot read {path}: {error}.",
-            "Check that the file is whole (sqlite3 FILE 'PRAGMA quick_check') and that its folder may be read.",
-        ) from error
+        raise Refusal(f"SQLite cannot read {path}: {error}.", _remedy(path)) from error
+
+
+def _remedy(path: str) -> str:
+    """Return what to do about the database at ``path`` that SQLite cannot read."""
+    folder = os.path.dirname(os.path.realpath(path))
+    if _is_wal(path) and not os.access(folder, os.W_OK):
+        return (
+            f"It is in the mode WAL, in which who reads it, too, makes files beside it, and {folder} may not be written to: run "
+            "this as root or as Synapse's own user, and where that file system is read-only, give a copy elsewhere."
+        )
+    return f"Check that the file is whole: sqlite3 {_words.shell(path)} 'PRAGMA quick_check'."
+
+
+def _is_wal(path: str) -> bool:
+    """Tell whether the header of the database at ``path`` says WAL (fileformat2.html, section 1.3.3: offsets 18 and 19)."""
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(20)[18:] == b"\2\2"
+    except OSError:
+        return False
 
 
 def require_utf8(connection) -> None:

@@ -7,13 +7,14 @@ import os
 import pathlib
 import struct
 import subprocess
+import tempfile
 
 import psycopg2
 import pytest
 import yaml
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _preflight, _rights, _sqlite
-from support import commands, sqlite
+from support import clusters, commands, sqlite
 
 CONFIG = "synapse_database_config"
 ARGS = {"user": "matrix-synapse", "password": "a-new-password", "dbname": "matrix-synapse", "host": "db.example.org"}
@@ -496,3 +497,24 @@ def test_rights_that_the_task_may_not_take_away_are_taken_by_the_commands_that_a
             after = _rights.present(cursor, {**login, "user": "matrix-synapse"}, True)
     assert len(before["warnings"]) == 2 and after["warnings"] == []
     assert after["rights"] == {"everybody": [], "owner": [_rights.CREATE]}
+
+
+@pytest.fixture
+def folder():
+    """A folder of ours that every user may read, which pytest's are not."""
+    with tempfile.TemporaryDirectory() as made:
+        path = pathlib.Path(made)
+        path.chmod(0o755)
+        yield path
+        path.chmod(0o755)
+
+
+def test_the_folder_of_a_database_in_wal_mode_may_be_read_and_has_to_be_written_to(run, folder):
+    path, account = folder / "homeserver.db", clusters.unprivileged_account()
+    sqlite.homeserver(path)
+    path.chmod(0o644)
+    folder.chmod(0o555)
+    result = run("synapse_sqlite_info", {"path": str(path)}, account=account)
+    assert result["failed"] and f"{folder} may not be written to" in result["msg"], result
+    folder.chmod(0o777)
+    assert run("synapse_sqlite_info", {"path": str(path)}, account=account)["users"] == 2
