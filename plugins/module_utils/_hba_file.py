@@ -6,12 +6,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
 import tempfile
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _hba, _hba_match
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
+    _connection,
+    _files,
+    _hba,
+    _hba_match,
+    _managed,
+    _words,
+)
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 # pg_hba_file_rules tells the file of a line since this server; before, there is only one file.
@@ -74,10 +82,25 @@ def _require_accepted(rows: list[dict], path: str, gone: set[int]) -> None:
     for row in rows:
         if row["error"] and row["type"] is None and not (row["file"] == path and row["line"] in gone):
             raise Refusal(
-                f"The server rejects line {row['line']} of {row['file']}: {row['error']}. "
+                f"The server rejects line {row['line']} of {row['file']}: {_words.visible(row['error'])}. "
                 "It does not load a file with such a line, so no new rule would come into force.",
-                "Correct or remove that line first.",
+                _correction(row["file"], row["line"]),
             )
+
+
+def _correction(path: str, number: int) -> str:
+    """Return what to do about the line ``number`` of the file at ``path`` that the server rejects."""
+    lines = {}
+    with contextlib.suppress(OSError, Refusal):
+        lines = {line.number: line.raw for line in _hba.parse(_hba.decode(pathlib.Path(path).read_bytes()))}
+    character = _words.misleading(lines.get(number, ""))
+    if not character:
+        return "Correct or remove that line first."
+    what = "a byte order mark" if character == "\ufeff" else f"the character U+{ord(character):04X}"
+    return (
+        f"The line holds {what}, which is not seen or looks like a blank. Correct it by "
+        f"`{_words.removal(character, number, path)}`, then run this again."
+    )
 
 
 def require_same_file(rows: list[dict], path: str, text: str, server: str) -> None:
@@ -105,10 +128,12 @@ def require_owner(path: str) -> None:
 
 
 def _write(module, path: str, text: str) -> None:
-    """Put ``text`` in the place of the file at once, keeping owner and mode."""
-    handle, temporary = tempfile.mkstemp(dir=module.tmpdir)
+    """Put ``text`` in the place of the file at once, keeping owner, mode and attributes."""
+    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".pg_hba-")
+    module.add_cleanup_file(temporary)
     with os.fdopen(handle, "wb") as stream:
         stream.write(_hba.encode(text))
+    _files.keep_attributes(path, temporary)
     module.atomic_move(temporary, path)
 
 
@@ -186,10 +211,40 @@ def _outcome(before: str, params: dict) -> _hba.Outcome:
     return dataclasses.replace(whole, gone={line.number for line in _hba.parse(before)})
 
 
+def _patroni(cursor) -> str | None:
+    """Return what Patroni keeps of its cluster's configuration beside the server's data; None where it does not run it."""
+    cursor.execute("SELECT current_setting('data_directory')")
+    (folder,) = cursor.fetchone()
+    with contextlib.suppress(OSError):
+        return pathlib.Path(folder, "patroni.dynamic.json").read_text(encoding="utf-8", errors="replace")
+    return None
+
+
+def _manager(path: str, before: str, outcome: _hba.Outcome, patroni: str | None) -> _managed.Manager | None:
+    """Return who else writes the file at ``path``, or the part of it where ``outcome`` has put a rule; None for nobody."""
+    new = [item["line"] for item in outcome.placed if item["action"] in ("inserted", "moved", "replaced")]
+    blocks = (_managed.block(outcome.text, line) for line in new)
+    return _managed.manager(path, before, patroni) or next(filter(None, blocks), None)
+
+
+def _others_warnings(cursor, params: dict, path: str, own: bool, before: str, outcome: _hba.Outcome) -> list[str]:
+    """Return warnings of those who write the file at ``path``, too; Refusal where our rules, and the access, would be lost."""
+    patroni = _patroni(cursor) if own else None
+    found = _manager(path, before, outcome, patroni)
+    if found and (found.is_final or (params["state"] == "present" and not params["allow_managed_file"])):
+        raise _managed.refuse(path, found, "whom the rules let in would be locked out")
+    if found:
+        return [_managed.warning(path, found)]
+    if patroni is not None:
+        return [f"Patroni runs this server, and {path} is of this host alone: have the rules on each of its cluster's hosts."]
+    return []
+
+
 def step(module, cursor, params: dict, check_mode: bool) -> dict:
     """Bring the file to its wished state; return the result of the module postgres_hba, with its warnings.
 
-    ``params`` are that module's: the connection's, and path, content, rules (see rules()), state and backup.
+    ``params`` are that module's: the connection's, and path, content, rules (see rules()), state, backup and
+    allow_managed_file.
     """
     server = _connection.place(_connection.keywords(params))
     _require_reader(cursor, server)
@@ -204,9 +259,11 @@ def step(module, cursor, params: dict, check_mode: bool) -> dict:
         _require_accepted(rows, path, outcome.gone)
         require_same_file(rows, path, before, server)
     differs = outcome.text != before
-    if differs:
-        require_owner(path)
     warnings = list(outcome.warnings)
+    if differs:
+        warnings += _others_warnings(cursor, params, path, path == own, before, outcome)
+        require_owner(path)
+        _files.require_replaceable(path)
     # A run that was killed between writing and reloading left a file newer than what the server has loaded.
     stale = path == own and pathlib.Path(path).stat().st_mtime > _connection.loaded(cursor)
     if differs and not check_mode:

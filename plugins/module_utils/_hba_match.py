@@ -16,7 +16,7 @@ import os.path
 import socket
 from typing import Callable, Iterator
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _hba
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _hba, _words
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 # Included files, and regular expressions for names, came with PostgreSQL 16 (its release notes, section E.1.3.1.7).
@@ -129,7 +129,7 @@ def _remedy(entry: Entry | None, connection: Connection, stored: str) -> str:
     if entry.rule.method == "trust":
         return "It lets everybody in, so the reason is another one: see the server's log."
     if stored == "expired":
-        return "Let it be valid again (ALTER ROLE ... VALID UNTIL 'infinity')."
+        return f"Let it be valid again by `ALTER ROLE {_words.identifier(connection.user)} VALID UNTIL 'infinity'`."
     if stored == "none" or (stored, entry.rule.method) == ("md5", "scram-sha-256"):
         return "Set the password, which stores it for scram-sha-256 (module postgres_role; role synapse_database)."
     return "So it was another password: correct the one that was given, or set it (module postgres_role)."

@@ -168,11 +168,11 @@ def _stored(cursor, user: str) -> str:
     role = _role.find(cursor, user)
     if role and not role["attributes"]["LOGIN"]:
         return "nologin"
-    if not _role.may_read_passwords(cursor):
-        return "unreadable"
-    cursor.execute("SELECT rolvaliduntil < now() FROM pg_catalog.pg_authid WHERE rolname = %s", (user,))
+    cursor.execute("SELECT rolvaliduntil < now() FROM pg_catalog.pg_roles WHERE rolname = %s", (user,))
     expired = cursor.fetchone()
-    return "expired" if expired and expired[0] else _scram.kind(_role.stored_password(cursor, user))
+    if expired and expired[0]:
+        return "expired"
+    return _scram.kind(_role.stored_password(cursor, user)) if _role.may_read_passwords(cursor) else "unreadable"
 
 
 def _not_in_force(cursor, paths: list[str]) -> list[str]:

@@ -10,10 +10,11 @@ YAML is read and emitted by PyYAML; where the section stands in the text is told
 from __future__ import annotations
 
 import collections
+import json
 import re
 import sys
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _libpq
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _libpq, _words
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 try:
@@ -40,6 +41,12 @@ _BLANK = " \t\r\n\x85\u2028\u2029"
 
 # PyYAML's emitter writes text with these over several lines or plainly, and reads some of it back otherwise.
 _ODD_TEXT = re.compile("[\\x00-\\x1f\\x7f-\\x9f\u2028\u2029\ufeff]")
+
+# The spelling of ``dbname`` that psycopg2 knows besides, and other programs that read the section know alone.
+_ALIAS = "database"
+
+# What a database of SQLite's is called, by Synapse and by those who move it.
+_FILE = re.compile(r"/.*|.*\.(db|db3|sqlite|sqlite3)|:memory:", re.DOTALL)
 
 # What Python's own conversions raise within PyYAML for a value such as 2024-02-31 or !!int x.
 _CONVERSION_ERRORS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
@@ -84,10 +91,12 @@ def read(path: str) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
+        line, file, new = content.count(b"\n", 0, error.start) + 1, _words.shell(path), _words.shell(f"{path}.utf-8")
+        encoding = "UTF-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "ISO-8859-1"
         raise Refusal(
-            f"{path} is not UTF-8: line {line} has the byte 0x{content[error.start]:02x}.",
-            "Convert the file to UTF-8, as Synapse reads it.",
+            f"{path} is not UTF-8, as which Synapse reads it: line {line} has the byte 0x{content[error.start]:02x}.",
+            f"If it is {encoding}, convert it by "
+            f"`umask 077 && iconv -f {encoding} -t UTF-8 {file} > {new} && cat {new} > {file} && rm {new}`, then run this again.",
         ) from error
 
 
@@ -130,6 +139,13 @@ def section(text: str, path: str = "homeserver.yaml") -> dict | None:
     return found
 
 
+def line_of_section(text: str, path: str = "homeserver.yaml") -> int:
+    """Return the number of the line, from 1, on which the section of ``text`` stands, or would come to stand."""
+    parse(text, path)
+    own = (entry[0].start_mark.line + 1 for entry in _layout(text).entries if _name(entry) == KEY)
+    return next(own, len(re.findall(_BREAK, text)) + 1)
+
+
 def replace(text: str, wished: dict, path: str = "homeserver.yaml") -> str:
     """Return ``text`` with ``wished`` as its ``database:`` section, in the old one's place or else at the end.
 
@@ -139,6 +155,7 @@ def replace(text: str, wished: dict, path: str = "homeserver.yaml") -> str:
     the new text would not mean what is wished: all other keys as before.
     """
     before = parse(text, path)
+    _require_legible(text, path)
     layout = _layout(text)
     own = next((index for index, entry in enumerate(layout.entries) if _name(entry) == KEY), None)
     if own is not None:
@@ -147,7 +164,7 @@ def replace(text: str, wished: dict, path: str = "homeserver.yaml") -> str:
         new = text[:start] + _emitted(text, layout, wished) + text[end:]
     else:
         new = _inserted(text, layout, wished)
-    _require_equal(before, wished, new, path)
+    _require_equal(text, before, wished, new, path)
     return new
 
 
@@ -156,7 +173,8 @@ def wished_section(present: dict | None, args: dict, pool: dict, keepalives: dic
 
     ``pool`` is ``{min, max}`` in connections, ``keepalives`` is ``{idle, interval, count}`` in seconds, seconds and probes; what
     ``args`` says itself goes before them. Keywords that are None or empty are left out. Of the ``present`` section those
-    siblings of ``args`` stay that Synapse reads and no option sets. Raises Refusal for values that cannot work.
+    siblings of ``args`` stay that Synapse reads and no option sets, and the name of the database is called as it is there,
+    dbname or database. Raises Refusal for values that cannot work.
     """
     for keyword in sorted(_libpq.SECRETS):
         if args.get(keyword) == "":
@@ -174,7 +192,59 @@ def wished_section(present: dict | None, args: dict, pool: dict, keepalives: dic
     _require_possible(given)
     kept = {name: present[name] for name in _KEPT if present and present.get(name) is not None}
     unsafe = {"allow_unsafe_locale": True} if allow_unsafe_locale else {}
+    if _is_called_database(present):
+        given = {_ALIAS if keyword == "dbname" else keyword: value for keyword, value in given.items()}
     return {"name": "psycopg2", **kept, "args": given, **unsafe}
+
+
+def require_meant(text: str, wished: dict, path: str = "homeserver.yaml") -> None:
+    """Raise Refusal for a section of ``text`` that somebody left half edited: where the users are is not known from it.
+
+    That is one of PostgreSQL's with SQLite's file, or of SQLite's with keywords of PostgreSQL's, or one whose keys stand at the
+    top level. ``wished`` is the section that is to take its place.
+    """
+    document, present = parse(text, path), section(text, path)
+    strays = _strays(document, present)
+    if strays and not _is_whole(present):
+        raise _refuse_strays(text, strays, present, path)
+    args = present.get("args") if present else None
+    if not isinstance(args, dict):
+        return
+    name, database = present.get("name"), args.get(_ALIAS)
+    others = sorted(set(args) & set(_libpq.LIBPQ))
+    is_file = isinstance(database, str) and bool(_FILE.fullmatch(database))
+    if name == "psycopg2" and is_file and database != wished["args"].get(_ALIAS):
+        found, other, is_clear = f"PostgreSQL, and args names the file {database}, which is SQLite's", "sqlite3", not others
+    elif name == "sqlite3" and others:
+        found, other, is_clear = f"SQLite, and args has PostgreSQL's {', '.join(others)}", "psycopg2", not is_file
+    else:
+        return
+    line = _line_of(text, name)
+    command = f"correct the name by `sed -i '{line}s/{name}/{other}/' {_words.shell(path)}`; otherwise correct args"
+    remedy = (
+        f"If they are where args says, {command}."
+        if is_clear and line
+        else "Leave in it what is of the one, and take the other's out."
+    )
+    raise Refusal(
+        f"The database section of {path} is half edited: its name is {name}, {found}. Where the users are is not known from it.",
+        f"{remedy} Then run this again.",
+    )
+
+
+def leftovers(text: str, path: str = "homeserver.yaml") -> str:
+    """Return a warning of keys that stand at the top level of ``text`` beside a section which needs them not; else ""."""
+    document, present = parse(text, path), section(text, path)
+    strays = _strays(document, present)
+    layout = _layout(text)
+    if not strays or not _is_whole(present) or layout.flow:
+        return ""
+    ranges = _ranges(text, layout, strays)
+    doomed = ";".join(f"{first},{last}d" for first, last in ranges)
+    return (
+        f"{path} has {' and '.join(strays)} at the top level ({_on_lines(ranges)}), where Synapse does not read them; they may "
+        f"hold an old password. Remove them by `sed -i '{doomed}' {_words.shell(path)}`."
+    )
 
 
 def masked(found: dict | None, other: dict | None = None) -> dict | None:
@@ -250,6 +320,99 @@ def _require_one_section(text: str, document: dict, path: str) -> None:
         )
 
 
+def _require_legible(text: str, path: str) -> None:
+    """Raise Refusal for a key that a person reads as database and Synapse does not: with a character that is not seen."""
+    for entry in _layout(text).entries:
+        name = _name(entry) or ""
+        character = _words.misleading(name)
+        if character and _words.plain(name).strip() == KEY:
+            line = entry[0].start_mark.line + 1
+            raise Refusal(
+                f"The key database on line {line} of {path} is {_words.visible(name)}, so that Synapse does not know it.",
+                f"Correct it by `{_words.removal(character, line, path)}`, then run this again.",
+            )
+
+
+def _is_called_database(present: dict | None) -> bool:
+    """Tell whether the ``present`` section, of PostgreSQL's, names its database by the keyword database."""
+    args = present.get("args") if present and present.get("name") == "psycopg2" else None
+    return isinstance(args, dict) and _ALIAS in args and "dbname" not in args
+
+
+def _is_whole(present: dict | None) -> bool:
+    return bool(present and present.get("name") and isinstance(present.get("args"), dict))
+
+
+def _strays(document: dict, present: dict | None) -> list:
+    """Return the top-level keys of ``document`` that are a database section's, in their order.
+
+    Synapse has no such options: the section was written without its indentation, or half of it was removed.
+    """
+    args = document.get("args")
+    own = {"name", "args", "allow_unsafe_locale", *_KEPT}
+    known = {*_libpq.KEYWORDS, KEY, "check_same_thread"}
+    if document.get("name") in ("psycopg2", "sqlite3") or (isinstance(args, dict) and known.intersection(args)):
+        return [key for key in document if key in own]
+    if present and "args" in present and present["args"] is None:
+        found = [key for key in document if key in _libpq.KEYWORDS]
+        return found if len(found) > 1 else []
+    return []
+
+
+def _ranges(text: str, layout: _Layout, keys: list) -> list[tuple[int, int]]:
+    """Return the first and last lines, from 1, of the top-level ``keys``; ranges with nothing but comments between are one."""
+    found: list = []
+    lines = re.split(_BREAK, text)
+    for index, entry in enumerate(layout.entries):
+        if _name(entry) in keys:
+            start, end = _span(text, layout, index)
+            first = entry[0].start_mark.line + 1
+            last = first + len(re.findall(_BREAK, text[start:end]))
+            if found and not _says_something(lines[found[-1][1] : first - 1]):
+                first = found.pop()[0]
+            found.append((first, last))
+    return found
+
+
+def _says_something(lines: list[str]) -> bool:
+    return any(line.strip() and not line.strip().startswith("#") for line in lines)
+
+
+def _on_lines(ranges: list[tuple[int, int]]) -> str:
+    return "lines " + ", ".join(f"{first} to {last}" if first < last else f"{first}" for first, last in ranges)
+
+
+def _line_of(text: str, value: str) -> int | None:
+    """Return the number of the line, from 1, on which ``value`` stands in the section; None where an alias stands for it."""
+    layout = _layout(text)
+    own = next(entry for entry in layout.entries if _name(entry) == KEY)
+    scalars = (token for token in own if isinstance(token, yaml.ScalarToken) and token.value == value)
+    return next((token.start_mark.line + 1 for token in scalars), None)
+
+
+def _refuse_strays(text: str, strays: list, present: dict | None, path: str) -> Refusal:
+    """Return the Refusal for a section that is not whole while keys of it stand at the top level, as ``strays``."""
+    layout = _layout(text)
+    ranges = _ranges(text, layout, strays)
+    remedy = "Move them into the section database, then run this again."
+    own = next((entry for entry in layout.entries if _name(entry) == KEY), None)
+    if own and not layout.flow and len(ranges) == 1:
+        lines = re.split(_BREAK, text)
+        start, end = _span(text, layout, layout.entries.index(own))
+        between = lines[own[0].start_mark.line + 1 + len(re.findall(_BREAK, text[start:end])) : ranges[0][0] - 1]
+        if not _says_something(between):
+            columns = [token.start_mark.column for token in own[1:] if isinstance(token, yaml.KeyToken)]
+            deeper = 2 if present is None or strays[0] in ("name", "args") else 4
+            blanks = " " * (columns[0] if columns and deeper == 2 else deeper)
+            command = f"sed -i '{ranges[0][0]},{ranges[0][1]}s/^/{blanks}/' {_words.shell(path)}"
+            remedy = f"If they are the section, indent them by `{command}`; otherwise remove them. Then run this again."
+    return Refusal(
+        f"The database section of {path} is not whole, and {' and '.join(strays)} stand at the top level ({_on_lines(ranges)}), "
+        "where Synapse does not read them.",
+        remedy,
+    )
+
+
 def _layout(text: str) -> _Layout:
     """Return where the top-level keys of ``text``, which is valid, stand; without keys for an empty document."""
     opening = (yaml.BlockMappingStartToken, yaml.BlockSequenceStartToken, yaml.FlowMappingStartToken, yaml.FlowSequenceStartToken)
@@ -307,6 +470,8 @@ def _span(text: str, layout: _Layout, own: int) -> tuple[int, int]:
 
 def _emitted(text: str, layout: _Layout, wished: dict) -> str:
     """Return the section as it stands in ``text``: from the key's column on, without the end of the last line."""
+    if _is_json(text):
+        return _json_section(layout, wished).replace("\n", _newline(text))
     if layout.flow:
         line = yaml.dump(
             {KEY: wished}, Dumper=_Dumper, default_flow_style=True, sort_keys=False, allow_unicode=True, width=sys.maxsize
@@ -322,7 +487,9 @@ def _inserted(text: str, layout: _Layout, wished: dict) -> str:
     if layout.flow:
         marks = [token.end_mark.index for entry in layout.entries for token in entry]
         at = max(marks, default=layout.inside)
-        return f"{text[:at]}{', ' if marks else ''}{new}{text[at:]}"
+        column = _own_column(layout) if _is_json(text) else 0
+        gap = f",{_newline(text)}{' ' * column}" if column else ", "
+        return f"{text[:at]}{gap if marks else ''}{new}{text[at:]}"
     head, tail, newline = text[: layout.end], text[layout.end :], _newline(text)
     lines = re.split(_BREAK, head.lstrip("\ufeff"))
     if lines[-1]:
@@ -334,18 +501,45 @@ def _inserted(text: str, layout: _Layout, wished: dict) -> str:
     return f"{head}{' ' * column}{new}{newline}{tail}"
 
 
+def _is_json(text: str) -> bool:
+    """Tell whether ``text`` is JSON, which is YAML as well: programs that know no YAML may read it."""
+    try:
+        json.loads(text.lstrip("\ufeff"))
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _json_section(layout: _Layout, wished: dict) -> str:
+    """Return the section as JSON, which YAML reads alike; over several lines where the file's own keys are on lines of theirs."""
+    column = _own_column(layout)
+    written = json.dumps(wished, ensure_ascii=False, indent=column or None)
+    # What JSON may hold as it is and YAML may not.
+    escaped = _ODD_TEXT.sub(lambda odd: odd[0] if odd[0] == "\n" else f"\\u{ord(odd[0]):04x}", written)
+    return f'"{KEY}": ' + escaped.replace("\n", "\n" + " " * column)
+
+
+def _own_column(layout: _Layout) -> int:
+    """Return the column of the keys of a mapping in braces that are indented, on lines of their own; 0 where they are not."""
+    starts = [entry[0].start_mark for entry in layout.entries]
+    alone = len({start.line for start in starts}) == len(starts) and starts and starts[0].line and starts[-1].column > 1
+    return starts[-1].column if alone else 0
+
+
 def _newline(text: str) -> str:
     """Return how most lines of ``text`` end."""
     found = collections.Counter(re.findall("\r\n|\n|\r", text)).most_common(1)
     return found[0][0] if found else "\n"
 
 
-def _require_equal(before: dict, wished: dict, new: str, path: str) -> None:
-    """Raise Refusal unless ``new`` means ``before`` with ``wished`` as its section.
+def _require_equal(text: str, before: dict, wished: dict, new: str, path: str) -> None:
+    """Raise Refusal unless ``new`` means ``before``, which is ``text``, with ``wished`` as its section; and is JSON as that is.
 
     They are compared as Python writes them: so .nan equals itself, 1 differs from true, and aliases may form a circle.
     """
     after = dict(parse(new, f"{path}, as it would be written,"))
+    if _is_json(text) and not _is_json(new):
+        raise Refusal(f"{path} is JSON, and would be none with the new section; nothing was written.", "Write it by hand.")
     others = {key: value for key, value in before.items() if key != KEY}
     if repr(after.pop(KEY, None)) != repr(wished) or repr(after) != repr(others):
         raise Refusal(

@@ -363,7 +363,7 @@ def _meanwhile(state: State) -> list[str]:
 def _later(state: State, aim: _huge_pages.Aim) -> list[str]:
     return [
         "They will be reserved at the next boot, while memory is in one piece; without a boot, stop the server, run "
-        f"sysctl -w vm.nr_hugepages={aim.total}, and start it.",
+        f"`sysctl -w vm.nr_hugepages={aim.total}`, and start it.",
         *_meanwhile(state),
     ]
 
@@ -373,8 +373,8 @@ def _by_hand(state: State, aim: _huge_pages.Aim) -> list[str]:
     return [
         f"The kernel's pool has {state.pool.total} huge pages, others use {state.others} of them, and the server needs "
         f"{state.needed}; vm.nr_hugepages cannot be set from here (by this user, or in this container).",
-        f"As root on the host itself: sysctl -w vm.nr_hugepages={aim.total}, the same in a file of /etc/sysctl.d, and a restart "
-        "of the server.",
+        f"As root on the host itself: `sysctl -w vm.nr_hugepages={aim.total}`, the same in a file of /etc/sysctl.d, and a "
+        "restart of the server.",
         *(_meanwhile(state) if state.needed else []),
     ]
 

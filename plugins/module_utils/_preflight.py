@@ -26,6 +26,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _sqlite,
     _synapse,
     _values,
+    _words,
 )
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, system_refusal
 
@@ -152,7 +153,8 @@ def _file(report: Report, path: str, source: dict, drain: bool) -> None:
     if source["journal_mode"] != "wal":
         report.note(
             f"{path} is kept in the journal mode {source['journal_mode']}, in which who reads it keeps Synapse from writing.",
-            "If Synapse runs on it and complains of a locked database, run PRAGMA journal_mode=WAL on it in sqlite3.",
+            "If Synapse runs on it and complains of a locked database, run "
+            f"`sqlite3 {_words.shell(path)} 'PRAGMA journal_mode=WAL'`.",
         )
     with report.hearing(), _sqlite.reading(path) as connection:
         complaints = [row[0] for row in connection.execute(f"PRAGMA quick_check({_COMPLAINTS})")]
@@ -216,15 +218,26 @@ def _database_fit(report: Report, cursor, name: str, config: dict) -> None:
         for warning in _database.require_fit(cursor, bool(config["database"].get("allow_unsafe_locale"))):
             report.note(warning, "Nothing is to be done before the move.")
     cursor.execute(
-        "SELECT current_user, has_database_privilege(current_database(), 'CREATE'),"
+        "SELECT current_user, has_database_privilege(current_database(), 'CREATE'), to_regnamespace('public') IS NOT NULL,"
         " coalesce(has_schema_privilege(to_regnamespace('public'), 'CREATE'), false)"
     )
-    role, in_database, in_schema = cursor.fetchone()
-    if not (in_database and in_schema):
-        where = "the schema public of the database" if in_database else "the database"
+    role, in_database, has_schema, in_schema = cursor.fetchone()
+    quoted = _words.identifier(role)
+    if not in_database:
         report.problem(
-            f"The role {role} may not create anything in {where} {name}, which belongs to {database['owner']}.",
-            f"Give it to Synapse's role (ALTER DATABASE {name} OWNER TO {role}, or the module postgres_database).",
+            f"The role {role} may not create anything in the database {name}, which belongs to {database['owner']}.",
+            f"Give it to Synapse's role by `ALTER DATABASE {_words.identifier(name)} OWNER TO {quoted}`, or by the module "
+            "postgres_database.",
+        )
+    if not has_schema:
+        report.problem(
+            f"The database {name} has no schema public, in which Synapse makes its tables.",
+            f"Make it, in that database and as a superuser, by `CREATE SCHEMA public AUTHORIZATION {quoted}`.",
+        )
+    elif in_database and not in_schema:
+        report.problem(
+            f"The role {role} may not create anything in the schema public of the database {name}.",
+            f"Allow it, in that database and as a superuser, by `GRANT USAGE, CREATE ON SCHEMA public TO {quoted}`.",
         )
 
 

@@ -10,7 +10,7 @@ role make tables (manual, section 5.8, Privileges). Here both become the owner's
 
 from __future__ import annotations
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _words
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 try:
@@ -51,10 +51,14 @@ def present(cursor, params: dict, check_mode: bool) -> dict:
     """
     name = params["name"]
     everybody, ours = _of_database(cursor, name)
-    warnings = [] if ours or not everybody else [_left(name, everybody)]
+    database = f"REVOKE ALL ON DATABASE {_words.identifier(name)} FROM PUBLIC"
+    warnings = [] if ours or not everybody else [_left(name, everybody, f"`{database}`")]
     creators, schema_ours, unseen = _of_schema(cursor, params)
     in_schema = creators is not None and creators != {"owner"}
-    warnings += unseen + ([] if schema_ours or not in_schema else [_left(name, [CREATE])])
+    schema = (
+        f"GRANT USAGE, CREATE ON SCHEMA public TO {_words.identifier(params['user'])}; REVOKE CREATE ON SCHEMA public FROM PUBLIC"
+    )
+    warnings += unseen + ([] if schema_ours or not in_schema else [_left(name, [CREATE], f"`{schema}`, in that database")])
     narrowed, schema_narrowed = bool(everybody and ours), in_schema and schema_ours
     if not check_mode:
         if narrowed:
@@ -114,8 +118,8 @@ def _shown(everybody: list[str], creators: set[str] | None) -> dict:
     return found
 
 
-def _left(name: str, rights: list[str]) -> str:
+def _left(name: str, rights: list[str], remedy: str) -> str:
     return (
         f"Every role of the server has {', '.join(rights)} in the database {name!r}, and it is not for the role of this task to "
-        "change that. Have the owner or a superuser revoke it from PUBLIC."
+        f"change that. Have the owner or a superuser revoke it from PUBLIC by {remedy}."
     )

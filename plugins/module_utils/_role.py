@@ -10,7 +10,7 @@ import contextlib
 import os
 import secrets
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _attempt, _connection, _scram
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _attempt, _connection, _scram, _words
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 try:
@@ -157,6 +157,18 @@ def _transaction(cursor):
 def drop(cursor, name: str) -> None:
     """Drop the role ``name``; the server's refusal names what it still owns."""
     cursor.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
+
+
+def expired(cursor, name: str) -> list[str]:
+    """Return a warning where the password of the role ``name`` is valid no more, which the server refuses like a wrong one."""
+    cursor.execute("SELECT rolvaliduntil FROM pg_catalog.pg_roles WHERE rolname = %s AND rolvaliduntil < now()", (name,))
+    found = cursor.fetchone()
+    if found is None:
+        return []
+    return [
+        f"The password of the role {name!r} was valid until {found[0]}, and nobody can log in with it. Let it be valid again by "
+        f"`ALTER ROLE {_words.identifier(name)} VALID UNTIL 'infinity'`."
+    ]
 
 
 def short_of_connections(cursor, wanted: int, limit: int) -> list[str]:

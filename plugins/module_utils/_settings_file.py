@@ -12,7 +12,12 @@ import os
 import stat
 import tempfile
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _settings, _settings_change
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
+    _connection,
+    _managed,
+    _settings,
+    _settings_change,
+)
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 _FILE = os.path.join("conf.d", "90-synapse-postgres.conf")
@@ -83,6 +88,16 @@ class _Done:
     order: list[tuple[str, int]] | None
     keep: bool
     reload_required: bool
+
+
+def _require_unmanaged(path: str, before: bytes | None) -> None:
+    """Raise Refusal where another manager writes the file at ``path``, which holds ``before``."""
+    found = before and _managed.manager(os.path.realpath(path), before.decode("utf-8", "replace"))
+    if found:
+        raise Refusal(
+            f"{path} is looked after by {found.name}: {found.sign}.",
+            "Give another path, of a file that the server reads and nobody else writes.",
+        )
 
 
 def _content(path: str) -> bytes | None:
@@ -231,6 +246,7 @@ def _looked(module, cursor) -> _Found:
     wishes = _settings.wished(known, module.params["settings"])
     at_least = _settings_change.only_raised(known, module.params["at_least"])
     before, present = _content(path), _settings.file_lines(cursor)
+    _require_unmanaged(path, before)
     _settings.require_readable(present, path)
     kept = _settings_change.larger_elsewhere(known, present, wishes, at_least, path)
     return _Found(

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import sqlite3
 import stat
 import time
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _names
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _names, _words
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 # The first bytes of every SQLite 3 database: https://www.sqlite.org/fileformat2.html, section 1.3.
@@ -37,15 +36,33 @@ def reading(path: str):
             yield connection
     except sqlite3.Error as error:
         _names.require_one(path)  # or its log and its index are not of one name
-        name = shlex.quote(path)
-        remedy = f"Check that the file is whole (sqlite3 {name} 'PRAGMA quick_check') and that its folder may be read."
-        if _size(f"{path}-journal"):
-            # Who only reads may not take back what a writer that was killed has begun (https://www.sqlite.org/lockingv3.html).
-            remedy = (
-                f"{path}-journal may be of a transaction that was cut off: start Synapse, which takes it back, or run, as its "
-                f"user, sqlite3 {name} 'PRAGMA quick_check'."
-            )
-        raise Refusal(f"SQLite cannot read {path}: {error}.", remedy) from error
+        raise Refusal(f"SQLite cannot read {path}: {error}.", _remedy(path)) from error
+
+
+def _remedy(path: str) -> str:
+    """Return what to do about the database at ``path`` that SQLite cannot read."""
+    folder = os.path.dirname(os.path.realpath(path))
+    if _is_wal(path) and not os.access(folder, os.W_OK):
+        return (
+            f"It is in the mode WAL, in which who reads it, too, makes files beside it, and {folder} may not be written to: run "
+            "this as root or as Synapse's own user, and where that file system is read-only, give a copy elsewhere."
+        )
+    if _size(f"{path}-journal"):
+        # Who only reads may not take back what a writer that was killed has begun (https://www.sqlite.org/lockingv3.html).
+        return (
+            f"{path}-journal may be of a transaction that was cut off: start Synapse, which takes it back, or run, as its "
+            f"user, sqlite3 {_words.shell(path)} 'PRAGMA quick_check'."
+        )
+    return f"Check that the file is whole: sqlite3 {_words.shell(path)} 'PRAGMA quick_check'."
+
+
+def _is_wal(path: str) -> bool:
+    """Tell whether the header of the database at ``path`` says WAL (fileformat2.html, section 1.3.3: offsets 18 and 19)."""
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(20)[18:] == b"\2\2"
+    except OSError:
+        return False
 
 
 def require_utf8(connection) -> None:
@@ -129,7 +146,7 @@ def unfit_to_move(path: str, facts: dict, drain: bool = False) -> list[tuple[str
         problems.append(
             (
                 f"{path} has auto_vacuum on, which changes the row ids that the port routine goes by.",
-                "Stop Synapse, run PRAGMA auto_vacuum=off and then VACUUM on it in sqlite3, and start Synapse again.",
+                f"Stop Synapse, run `sqlite3 {_words.shell(path)} 'PRAGMA auto_vacuum=off; VACUUM'`, and start Synapse again.",
             )
         )
     if facts["background_updates"] and not drain:

@@ -111,6 +111,14 @@ options:
       - Keep a copy of the file as it was, beside it, when it is changed.
     type: bool
     default: false
+  allow_managed_file:
+    description:
+      - Whether to change a file that another manager will write again, such as Patroni, Puppet or a template of Ansible's. It is
+        told by the file's head and by what that manager keeps beside it. Such a file is refused unless this is given, since
+        the access would be lost with the next writing; with it there is a warning.
+      - A file in a place where nothing can be changed, such as the store of Nix or a ConfigMap of Kubernetes, is always refused.
+    type: bool
+    default: false
 notes:
   - The role that connects must be a superuser, or be a member of C(pg_read_all_settings) and have been granted C(SELECT) on
     C(pg_hba_file_rules), and C(EXECUTE) on C(pg_hba_file_rules()) and C(pg_reload_conf()).
@@ -187,6 +195,7 @@ def main() -> None:
             rules=dict(type="list", elements="dict", options=_hba_file.RULE),
             state=dict(type="str", choices=["present", "absent"], default="present"),
             backup=dict(type="bool", default=False),
+            allow_managed_file=dict(type="bool", default=False),
         ),
         required_one_of=[("content", "rules")],
         supports_check_mode=True,

@@ -123,7 +123,8 @@ def main() -> None:
         _role.require_possible(params)
         with _connection.session(params, what="postgres_role") as connection, connection.cursor() as cursor:
             result = step(cursor, params, module.check_mode)
-    for warning in result.pop("warnings", []):
+            warnings = [*result.pop("warnings", []), *_role.expired(cursor, params["name"])]
+    for warning in warnings:
         module.warn(warning)
     module.exit_json(**result)
 

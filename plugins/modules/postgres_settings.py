@@ -45,7 +45,8 @@ options:
     default: file
   path:
     description:
-      - The configuration file. It belongs to this module as a whole, and everybody may read it unless it holds a secret.
+      - The configuration file. It belongs to this module as a whole, and everybody may read it unless it holds a secret. One
+        whose head says that another manager writes it is refused.
       - Without it, the file is C(conf.d/90-synapse-postgres.conf) beside the server's C(postgresql.conf).
       - Not used with O(method=alter_system).
     type: path
@@ -213,6 +214,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _settings,
     _settings_file,
     _settings_system,
+    _words,
 )
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
 
@@ -234,6 +236,7 @@ def main() -> None:
         with _connection.session(module.params, autocommit=True, what="postgres_settings", schema=None) as connection:
             way = _settings_system if module.params["method"] == "alter_system" else _settings_file
             result = way.step(module, connection.cursor())
+            role, database = _words.identifier(connection.info.user), connection.info.dbname
     for name, place in result["overridden"].items():
         module.warn(f"The parameter {name} of {result['path'] or 'ALTER SYSTEM'} has no effect: {place} overrides it.")
     if result["not_permitted"]:
@@ -243,14 +246,15 @@ def main() -> None:
         )
     if result["reload_required"] and not module.check_mode:
         module.warn(
-            "The values are set, but this role may not make the server load them: have the provider reload it, or GRANT EXECUTE "
-            "ON FUNCTION pg_reload_conf() to the role."
+            "The values are set, but this role may not make the server load them: have the provider reload it, or allow it by "
+            f"`GRANT EXECUTE ON FUNCTION pg_reload_conf() TO {role}` as a superuser, in the database {database!r}."
         )
     if result["not_visible"]:
         module.warn(
             f"This role cannot see what the server's files give {', '.join(result['not_visible'])}, which were left as they are: "
-            "restart the server if they wait for that, or GRANT EXECUTE ON FUNCTION pg_show_all_file_settings() and SELECT ON "
-            "pg_file_settings to the role."
+            "restart the server if they wait for that, or let it see them by "
+            f"`GRANT EXECUTE ON FUNCTION pg_show_all_file_settings() TO {role}; GRANT SELECT ON pg_file_settings TO {role}` "
+            f"as a superuser, in the database {database!r}."
         )
     module.exit_json(**result)
 

@@ -140,6 +140,12 @@ options:
       options:
         description: Options of the method.
         type: dict
+  allow_managed_file:
+    description:
+      - Whether to change a pg_hba.conf that another manager will write again, as the option
+        O(matrixops.synapse_postgres.postgres_hba#module:allow_managed_file).
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -278,6 +284,7 @@ def take(module, params: dict) -> dict:
         for what, step in planned.items():
             if results[what]["changed"] and not module.check_mode:
                 results[what] = step(cursor, False)
+        results["role"].setdefault("warnings", []).extend(_role.expired(cursor, params["user"]))
         if params["connections"]:
             limit = results["role"]["role"]["connection_limit"]
             results["role"]["warnings"] += _role.short_of_connections(cursor, params["connections"], limit)
@@ -300,6 +307,7 @@ def main() -> None:
             tls=dict(type="bool", default=False),
             hba_content=dict(type="str"),
             rules=dict(type="list", elements="dict", default=[], options=_hba_file.RULE),
+            allow_managed_file=dict(type="bool", default=False),
         ),
         supports_check_mode=True,
     )

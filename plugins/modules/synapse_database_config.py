@@ -267,6 +267,14 @@ options:
       - Keep a copy of the old file beside it when it is changed. The copy holds the old file's secrets and keeps its mode.
     type: bool
     default: true
+  allow_managed_file:
+    description:
+      - Whether to change a file that another manager will write again, such as Puppet or a template of Ansible's. It is told by
+        the file's head and by its place. Such a file is refused unless this is given, since Synapse would be back on the
+        database of before with the next writing; with it there is a warning.
+      - A file in a place where nothing can be changed, such as the store of Nix or a ConfigMap of Kubernetes, is always refused.
+    type: bool
+    default: false
   synapse_python:
     description:
       - The Python that Synapse runs under, for hosts where the one that Ansible uses has no PyYAML.
@@ -344,7 +352,14 @@ import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _homeserver, _interpreter, _libpq
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
+    _files,
+    _homeserver,
+    _interpreter,
+    _libpq,
+    _managed,
+    _words,
+)
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, told_to
 
 NEW_MODE = 0o640
@@ -371,8 +386,19 @@ def require_writable(folder: str) -> None:
         raise Refusal(f"The folder {folder} may not be written to.", "Run the task as a user that may (become: true).")
 
 
+def require_ours(module: AnsibleModule, path: str, text: str) -> None:
+    """Raise Refusal where another manager writes the file at ``path``, or its section; warn where that is allowed."""
+    found = _managed.manager(path, text) or _managed.block(text, _homeserver.line_of_section(text, path))
+    if found is None:
+        return
+    if found.is_final or not module.params["allow_managed_file"]:
+        raise _managed.refuse(path, found, "Synapse would be back on the database that it names now")
+    module.warn(_managed.warning(path, found))
+
+
 def require_replaceable(path: str) -> None:
     """Raise Refusal unless the file at ``path`` can be replaced by one with the same owner and group."""
+    _files.require_replaceable(path)
     require_writable(os.path.dirname(path))
     found = os.stat(path)
     groups = {os.getegid(), *os.getgroups()}
@@ -384,7 +410,7 @@ def require_replaceable(path: str) -> None:
 
 
 def write(module: AnsibleModule, path: str, text: str, backup: bool) -> str | None:
-    """Put ``text`` in the place of the file at ``path``: all of it or nothing, with the old one's owner and mode.
+    """Put ``text`` in the place of the file at ``path``: all of it or nothing, with the old one's owner, mode and attributes.
 
     Returns the path of the old file's copy, if one was to be kept.
     """
@@ -399,8 +425,9 @@ def write(module: AnsibleModule, path: str, text: str, backup: bool) -> str | No
         os.chmod(temporary, NEW_MODE)
         os.replace(temporary, path)
         return None
-    copy = None
+    copy, others = None, _files.other_names(path)
     try:
+        _files.keep_attributes(path, temporary)
         copy = module.backup_local(path) if backup else None
         module.atomic_move(temporary, path)
     except Exception as error:
@@ -408,8 +435,10 @@ def write(module: AnsibleModule, path: str, text: str, backup: bool) -> str | No
         # That is what ansible-core raises here, with its reason in words.
         raise Refusal(
             f"{path} could not be replaced: {error}",
-            "Check the room on its file system, and that it is not mounted into a container as a single file.",
+            "Check the room on its file system.",
         ) from error
+    if others:
+        module.warn(others)
     return copy
 
 
@@ -418,8 +447,8 @@ def warn_of_readers(module: AnsibleModule, path: str, section: dict) -> None:
     secret = _libpq.SECRETS.intersection(section["args"])
     if secret and os.path.exists(path) and os.stat(path).st_mode & stat.S_IROTH:
         module.warn(
-            f"Every user of the host may read {path}, which holds a password. Mend it so that Synapse still can: "
-            f"chgrp GROUP {path} && chmod 640 {path}, with the group that Synapse runs as."
+            f"Every user of the host may read {path}, which holds a password. Give it to the group that Synapse runs as "
+            f"(chgrp), so that this still may, and take it from all others by `chmod 640 {_words.shell(path)}`."
         )
 
 
@@ -459,12 +488,19 @@ def step(module: AnsibleModule, params: dict) -> dict:
         },
     }
     if result["changed"]:
+        if text is not None:
+            require_ours(module, path, text)
+            _homeserver.require_meant(text, wished, path)
         new = _homeserver.replace(text or "", wished, path)
         if text is not None:
             require_replaceable(path)
         if not module.check_mode:
             copy = write(module, path, new, params["backup"])
             result.update({"backup_file": copy} if copy else {})
+            text = new
+    left = _homeserver.leftovers(text or "", path)
+    if left:
+        module.warn(left)
     if not module.check_mode:
         warn_of_readers(module, path, wished)
     return result
@@ -492,6 +528,7 @@ def main() -> None:
             allow_unsafe_locale=dict(type="bool", default=False),
             layout=dict(type="str", choices=["section", "drop-in"], default="section"),
             backup=dict(type="bool", default=True),
+            allow_managed_file=dict(type="bool", default=False),
             synapse_python=dict(type="path"),
         ),
         supports_check_mode=True,

@@ -11,7 +11,11 @@ module: synapse_sequences
 short_description: Bring the sequences of Synapse's database up to their tables and streams
 description:
   - Brings every sequence of Synapse's PostgreSQL database at or past the rows of its tables and its position in
-    C(stream_positions), which Synapse demands before it starts ("Postgres sequence ... is inconsistent").
+    C(stream_positions).
+  - A sequence that lags its table is moved by Synapse itself when it starts. One that lags its position in C(stream_positions)
+    makes it refuse to start ("Postgres sequence ... is inconsistent with associated stream position").
+  - Synapse's message says to delete the position before every start. That is not needed, since with the sequence moved the
+    position is right as it stands.
   - Nothing is guessed. What each sequence serves is known from Synapse's source, and from the catalog for those that
     belong to a column; a sequence of which nothing is known is left alone and named.
   - Sequences are only ever moved forward and rows are never touched, so that this may run while Synapse does. A Synapse that
@@ -24,9 +28,9 @@ extends_documentation_fragment:
   - matrixops.synapse_postgres.attributes.step
 seealso:
   - module: matrixops.synapse_postgres.synapse_port
-  - name: Fixing inconsistent sequences
-    description: Synapse's own description of what this does.
-    link: https://element-hq.github.io/synapse/latest/postgres.html#fixing-inconsistent-sequences-error
+  - name: Using Postgres
+    description: Synapse's documentation on PostgreSQL, which no longer tells of sequences.
+    link: https://element-hq.github.io/synapse/latest/postgres.html
 """
 
 EXAMPLES = r"""

@@ -1,6 +1,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The database section in odd files: every byte outside it stays, and it says what was wished."""
 
+import contextlib
+import json
+
 import pytest
 import yaml
 from hypothesis import example, given, settings
@@ -277,14 +280,41 @@ def test_a_missing_section_is_appended(text, before, after):
     require_as_expected(text, before + lines(wished(), newline_of(text)) + after, wished())
 
 
+def is_json(text) -> bool:
+    with contextlib.suppress(ValueError):
+        json.loads(text)
+        return True
+    return False
+
+
 @pytest.mark.parametrize(("text", "before", "after"), BRACES.values(), ids=BRACES)
 @pytest.mark.parametrize("password", ["plain", "a, b}: [c] #"])
 def test_a_file_in_braces_keeps_them(text, before, after, password):
     section = wished(password)
     new = _homeserver.replace(text, section)
-    assert new.startswith(before + "database: {name: psycopg2, args: {") and new.endswith("}}" + after)
+    key = '"database": {"name": "psycopg2", "args": {' if is_json(text) else "database: {name: psycopg2, args: {"
+    assert new.startswith(before + key) and new.endswith("}}" + after)
     assert yaml.safe_load("{" + new[len(before) : len(new) - len(after)] + "}") == {"database": section}
     assert _homeserver.section(new) == section
+
+
+@pytest.mark.parametrize("password", PASSWORDS)
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{\n  "server_name": "x",\n  "database": {\n    "name": "psycopg2"\n  }\n}\n',
+        '{\n  "server_name": "x"\n}\n',
+        '{\r\n    "server_name": "x",\r\n    "a": {"b": 1}\r\n}',
+        '{"server_name": "x"}',
+        "{}",
+    ],
+    ids=["replaced", "one line each", "CRLF", "one line", "empty"],
+)
+def test_json_stays_json(text, password):
+    section = wished(password)
+    new = _homeserver.replace(text, section)
+    assert json.loads(new) == {**json.loads(text), "database": section}
+    assert _homeserver.section(new) == section and _homeserver.replace(new, section) == new
 
 
 def test_an_indented_top_level_keeps_its_column():
