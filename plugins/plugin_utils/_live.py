@@ -59,7 +59,8 @@ _LARGEST = 256 * 1024
 
 # async_wrapper makes a session of its own and ends the process that leads it; in it are a watcher, whose process group has the
 # session's number, and a group of the module and of all that it starts. Watcher and group have the job's name among their
-# words at first. at_work() tells the groups of a session by /proc/N/stat, where state, parent, group and session follow the
+# words at first. Before that async_wrapper is in the session that it was started in: ours, or one from outside a container,
+# with number 0. at_work() tells the groups of a session by /proc/N/stat, where state, parent, group and session follow the
 # name in brackets (proc(5)), zombies left out. A session is known by its number until the host is started again.
 _SHELL = r"""
 job=%(job)s; file=%(file)s; beside=%(beside)s; session=%(session)s; n=0
@@ -68,11 +69,15 @@ if [ "$boot" != %(boot)s ]; then session=; fi
 at_work() {
   sed -n "s/^.*) [^ZX] [0-9]* \([0-9]*\) ${session:-none} .*/\1/p" /proc/[0-9]*/stat 2>/dev/null | grep -vx "$session"
 }
+session_of() { sed -n 's/^.*) [^ZX] [0-9]* [0-9]* \([0-9]*\) .*/\1/p' "$1/stat" 2>/dev/null; }
 pause() { sleep 0.3 2>/dev/null || sleep 1; n=$((n+1)); }
 if [ -z "$session" ]; then
+  ours=$(session_of /proc/$$)
   for found in $(grep -lsw "$job" /proc/[0-9]*/cmdline); do
-    number=$(sed -n 's/^.*) [^ZX] [0-9]* [0-9]* \([0-9]*\) .*/\1/p' "${found%%/cmdline}/stat" 2>/dev/null)
-    if [ "$number" ] && ! grep -qs ') [^ZX] ' "/proc/$number/stat"; then session=$number; fi
+    number=$(session_of "${found%%/cmdline}")
+    if [ "${number:-0}" -gt 1 ] && [ "$number" != "$ours" ] && ! grep -qs ') [^ZX] ' "/proc/$number/stat"; then
+      session=$number
+    fi
   done
 fi
 """
@@ -226,11 +231,11 @@ class _Interrupted:
 
 @dataclasses.dataclass(frozen=True)
 class _Seen:
-    """What one look at the host saw; all empty when it failed. ``kept`` is what is in the job's file."""
+    """What one look at the host saw: the module's ``state``, what is ``kept`` in the job's file, and the progress."""
 
-    state: str = ""
-    kept: str = ""
-    progress: dict | None = None
+    state: str
+    kept: str
+    progress: dict | None
 
     @property
     def result(self) -> dict | None:
@@ -265,12 +270,12 @@ class _Job:
         return _SHELL % {key: shlex.quote(word) for key, word in {**words, "session": self._session, "boot": self._boot}.items()}
 
     def seen(self, answer: str) -> _Seen:
-        """Return what the ``answer`` to look() says."""
+        """Return what the ``answer`` to look() says; ValueError when it is none."""
         first, _, rest = answer.partition("\n")
         mark = _SEEN.fullmatch(first)
         if not mark:
-            return _Seen()
-        if mark[2] != "-" and mark[3] != "-":
+            raise ValueError(f"it answered {answer[:200]!r}")
+        if mark[1] == "working" and mark[3] != "-":
             self._session, self._boot = mark[2], mark[3]
         kept, *written = rest.split("\n")
         # What an earlier run has left is older than the job; the host's clock tells its age.
@@ -328,7 +333,8 @@ class LiveAction(ActionBase):
         if self._task.check_mode:
             return self._plain(task_vars)
         with _Interrupted() as interrupted:
-            return self._live(task_vars, interrupted)
+            result = self._live(task_vars, interrupted)
+        return self._plain(task_vars) if result is None else result
 
     def _plain(self, task_vars: dict) -> dict:
         """Run the module as any other is run; return its result."""
@@ -339,12 +345,12 @@ class LiveAction(ActionBase):
             return _lost(f"it was ended by signal {-status if status < 0 else status - 128}", result.get("module_stderr"))
         return result
 
-    def _live(self, task_vars: dict, interrupted: _Interrupted) -> dict:
-        """Return the module's result; show its progress until it is there."""
+    def _live(self, task_vars: dict, interrupted: _Interrupted) -> dict | None:
+        """Return the module's result, and show its progress until it is there; None where it has to be run as any other."""
         shown = self._shown(task_vars)
         job = self._start(task_vars, interrupted)
         if job is None:
-            return self._plain(task_vars)
+            return None
         try:
             result = self._follow(job, shown, task_vars, interrupted)
         except AnsibleConnectionFailure:
@@ -361,7 +367,7 @@ class LiveAction(ActionBase):
         if interrupted.asked:
             _say(_INTERRUPTED)
             raise KeyboardInterrupt
-        return self._plain(task_vars) if result is None else result
+        return result
 
     def _shown(self, task_vars: dict) -> _Shown:
         interval = self._templar.template(task_vars.get(_INTERVAL_VARIABLE, _INTERVAL))
@@ -404,10 +410,10 @@ class LiveAction(ActionBase):
                 if time.monotonic() - reached > _OUT_OF_REACH:
                     raise
                 display.vv(f"The host cannot be asked about the module: {error}")
-                seen = _Seen()
                 self._begin_anew()
-            if seen.state:
-                reached = time.monotonic()
+                time.sleep(1)
+                continue
+            reached = time.monotonic()
             if job.lost(seen):
                 return _lost(*_why(job, seen))
             if seen.progress and os.getppid() == controller:  # nobody reads what an orphan displays
@@ -417,10 +423,15 @@ class LiveAction(ActionBase):
         return {}
 
     def _told(self, script: str, task_vars: dict) -> str:
-        """Run ``script`` on the host, with nothing of it in the host's log, and return what it printed."""
+        """Run ``script`` on the host, with nothing of it in the host's log, and return what it printed.
+
+        Raises AnsibleActionFail where it cannot be run, AnsibleConnectionFailure where the host cannot be reached.
+        """
         words = {"argv": ["/bin/sh"], "stdin": script}
         unlogged = {**task_vars, "ansible_no_target_syslog": True}
         told = self._execute_module(module_name="ansible.builtin.command", module_args=words, task_vars=unlogged)
+        if told.get("failed"):
+            raise AnsibleActionFail(str(told.get("msg")))
         return str(told.get("stdout") or "")
 
     def _begin_anew(self) -> None:
@@ -441,8 +452,14 @@ class LiveAction(ActionBase):
             said = kept["stderr"]
             return _lost(kept["msg"], said) if "outdata" in kept else _lost("it was killed, or the host was restarted", said)
         asked = {"jid": job.name, "_async_dir": os.path.dirname(job.file)}
-        result = self._execute_module(module_name="ansible.builtin.async_status", module_args=asked, task_vars=task_vars)
+        try:
+            result = self._execute_module(module_name="ansible.builtin.async_status", module_args=asked, task_vars=task_vars)
+        except AnsibleConnectionFailure:
+            raise
+        except Exception as error:
+            result = {"msg": error}
         if not result.get("finished"):
+            display.vv(f"The module's result is read without async_status: {result.get('msg')}")
             # Only async_status knows how modules write these to ansible-core.
             result = {key: kept[key] for key in set(kept) - {"deprecations", "exception", "warnings"} if key[:9] != "_ansible_"}
         for key in ("ansible_job_id", "finished", "started", "results_file", "stderr", "stderr_lines"):
@@ -457,7 +474,7 @@ class LiveAction(ActionBase):
 def _why(job: _Job, seen: _Seen) -> tuple[str, str]:
     """Return why a module that ``seen`` saw nowhere has no result, and what it said last."""
     if not seen.kept:
-        return f"its file {job.file} is gone", ""
+        return f"its file {job.file} is gone, as after a restart of the host", ""
     if _loaded(seen.kept) is None:
         return f"its file {job.file} is not whole, as after a kill or on a full disk", ""
     return "it was killed, or the host was restarted", ""
