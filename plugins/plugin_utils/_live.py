@@ -42,9 +42,11 @@ _CLEAR = "\r\x1b[K"
 _INTERVAL_VARIABLE = "synapse_postgres_progress_interval"
 _INTERVAL = 30
 
-# How long one look waits on the host, with a terminal and without one; it ends when the module does. In seconds.
+# How long one look waits on the host, with a terminal and without one, and at most; it ends when the module does. It waits
+# longer where a look costs much, on a small host say: of the time of the host, the work it looks at gets four fifths. In seconds.
 _LOOK_IN_TERMINAL = 1
 _LOOK_IN_LOG = 3
+_LOOK_AT_MOST = 10
 
 # How long the host may be out of reach, how long a module may be seen nowhere at first (async_wrapper needs a moment to start
 # it), and how long it may run at all. In seconds.
@@ -88,7 +90,7 @@ _LOOK = r"""
 while [ $n -lt %(pauses)d ] && [ "$(at_work)" ] && grep -qs '^{"started"' "$file"; do pause; done
 if [ "$(at_work)" ]; then state=working; elif [ -e /proc/self/stat ]; then state=ended; else state=unknown; fi
 echo "SEEN $state ${session:--} ${boot:--} $(date +%%s)"
-tr -d '\n' < "$file" 2>/dev/null; echo
+cat -- "$file" 2>/dev/null | tr -d '\n'; echo
 case $beside in "~/"*) beside=$HOME/${beside#"~/"};; esac
 for path in "$beside" "$(readlink -f -- "$beside" 2>/dev/null)"; do
   if [ -f "$path.progress.json" ]; then head -c %(largest)d < "$path.progress.json" | LC_ALL=C tr -cd ' -~\n'; echo; fi
@@ -401,9 +403,11 @@ class LiveAction(ActionBase):
     def _follow(self, job: _Job, shown: _Shown, task_vars: dict, interrupted: _Interrupted) -> dict:
         """Return what the module returned in the end; an empty dict when that was not waited for."""
         controller, reached = os.getppid(), time.monotonic()
+        shortest = wait = _LOOK_IN_TERMINAL if shown.renewed else _LOOK_IN_LOG
         while not interrupted.asked:
             try:
-                seen = job.seen(self._told(job.look(_LOOK_IN_TERMINAL if shown.renewed else _LOOK_IN_LOG), task_vars))
+                begun = time.monotonic()
+                seen = job.seen(self._told(job.look(wait), task_vars))
                 if seen.result is not None:
                     return self._returned(job, seen.result, task_vars)
             except Exception as error:  # no way to the host, no room for files there
@@ -414,6 +418,7 @@ class LiveAction(ActionBase):
                 time.sleep(1)
                 continue
             reached = time.monotonic()
+            wait = min(max(shortest, round(4 * (reached - begun - wait))), _LOOK_AT_MOST)
             if job.lost(seen):
                 return _lost(*_why(job, seen))
             if seen.progress and os.getppid() == controller:  # nobody reads what an orphan displays

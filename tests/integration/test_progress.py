@@ -19,9 +19,12 @@ from support import move as moves
 from support.step import Play
 
 _SLOW = """
-for n in $(seq 1 {seconds}0); do echo "chatter: 0% ($((n * 100))/{seconds}000)"; sleep 0.1; done
+for n in $(seq 1 {seconds}0); do
+  echo "chatter: 0% ($((n * 100))/{seconds}000)"; sleep 0.1
+  if [ -e {folder}/enough ]; then break; fi
+done
 """
-_LINE = re.compile(r"here: port: chatter [\d,]+/[\d,]+, [\d,]+ of [\d,]+ rows, \d+ %, [\d,]+ rows/s, about \d+ s left")
+_LINE = re.compile(r"here: port: chatter [\d,]+/[\d,]+, [\d,]+ of [\d,]+ rows, \d+ %, [\d,]+ rows/s, about \d+ (s|min) left")
 INTERRUPTED = "Interrupted. What is ported stays ported; run the playbook again and it goes on."
 
 
@@ -32,11 +35,9 @@ def move(tmp_path, homeserver, any_cluster):
 
 
 def slow(move, seconds: int, then: str = 'exec $routine "$@"') -> dict:
-    """Return the options of a port that lasts ``seconds`` longer."""
-    path = move.folder / "routine"
-    path.write_text(
-        f'#!/bin/sh\nroutine="{move.server.python} -m synapse._scripts.synapse_port_db"\n{_SLOW.format(seconds=seconds)}{then}\n'
-    )
+    """Return the options of a port that lasts ``seconds`` longer, or until the play has said enough."""
+    path, chatter = move.folder / "routine", _SLOW.format(seconds=seconds, folder=move.folder)
+    path.write_text(f'#!/bin/sh\nroutine="{move.server.python} -m synapse._scripts.synapse_port_db"\n{chatter}{then}\n')
     path.chmod(0o755)
     found = {**move.options, "engine": "synapse", "command": [str(path)], "python_command": [str(move.server.python)]}
     del found["synapse_python"]
@@ -63,9 +64,9 @@ def wait(condition, seconds: float) -> None:
 
 
 def test_a_log_gets_a_line_now_and_then(move):
-    play = Play(move.folder, "synapse_port", slow(move, 12))
-    assert play.piped() == 0, play.output
-    assert len(_LINE.findall(play.output)) >= 2, play.output
+    play = Play(move.folder, "synapse_port", slow(move, 80))
+    assert play.piped(enough=lambda output: len(_LINE.findall(output)) >= 2) == 0, play.output
+    assert play.enough.exists(), play.output
     assert "\r" not in play.output and "\x1b" not in play.output
     result = play.result()
     assert result["changed"] and result["finished"] is True and result["tables"]["events"]["rows"] > 0
@@ -74,8 +75,8 @@ def test_a_log_gets_a_line_now_and_then(move):
 
 
 def test_a_terminal_gets_a_line_that_is_renewed_and_gone_in_the_end(move):
-    play = Play(move.folder, "synapse_port", slow(move, 6))
-    assert play.in_terminal() == 0, play.output
+    play = Play(move.folder, "synapse_port", slow(move, 80))
+    assert play.in_terminal(enough=lambda output: len(_LINE.findall(output)) >= 4) == 0, play.output
     drawn = re.findall(r"\r\x1b\[K([^\r\n]+)", play.output)
     assert len([line for line in drawn if _LINE.match(line)]) >= 3 and max(map(len, drawn)) < 100
     assert not [line for line in play.seen() if "rows" in line], play.seen()
@@ -83,10 +84,11 @@ def test_a_terminal_gets_a_line_that_is_renewed_and_gone_in_the_end(move):
 
 def test_several_hosts_and_a_long_pause_between_lines(move):
     """With two hosts no line is renewed; within the pause only the three quarters are told."""
-    play = Play(move.folder, "synapse_port", slow(move, 12), hosts=("here", "there"))
+    play = Play(move.folder, "synapse_port", slow(move, 60), hosts=("here", "there"))
     play.variables["synapse_postgres_progress_interval"] = 600
-    play.in_terminal()
-    told = re.findall(r"\nhere: port: chatter [^\r\n]* (\d+) %", play.output)
+    line = re.compile(r"\nhere: port: chatter [^\r\n]* (\d+) %")
+    play.in_terminal(enough=lambda output: len(line.findall(output)) >= 2)
+    told = line.findall(play.output)
     assert "\r\x1b[K" not in play.output, play.output
     quarters = [int(percent) // 25 for percent in told]
     assert quarters == sorted(set(quarters)) and set(quarters) <= {1, 2, 3} and len(quarters) >= 2, play.output

@@ -22,10 +22,13 @@ _COLLECTIONS = pathlib.Path(__file__).parents[2] / ".cache" / "collections"
 
 
 class Play:
-    """A play of one module on the host ``here``, or on several: run in a pipe or in a terminal of 100 columns."""
+    """A play of one module on the host ``here``, or on several: run in a pipe or in a terminal of 100 columns.
+
+    ``more`` are further variables of the environment.
+    """
 
     def __init__(self, folder: pathlib.Path, module: str, options: dict, hosts: tuple = ("here",), **keywords) -> None:
-        self.folder, self.output, self.jobs = folder, "", folder / "jobs"
+        self.folder, self.output, self.jobs, self.more = folder, "", folder / "jobs", {}
         task = {"name": "The step", f"matrixops.synapse_postgres.{module}": options, "register": "result", **keywords}
         keep = {"path": str(folder / "result-{{ inventory_hostname }}.json"), "text": "{{ result | to_json }}"}
         write = {"name": "Keep", "ansible.builtin.copy": {"dest": keep["path"], "content": keep["text"], "mode": "0600"}}
@@ -56,24 +59,32 @@ class Play:
             "ANSIBLE_COLLECTIONS_PATH": str(_COLLECTIONS),
             "ANSIBLE_LOCALHOST_WARNING": "false",
             "ANSIBLE_NOCOLOR": "true",
+            "ANSIBLE_DEPRECATION_WARNINGS": "true",
             "ANSIBLE_INJECT_INVOCATION": "true",  # ansible-core 2.21 leaves it out otherwise
+            **self.more,
         }
 
-    def piped(self, *more: str) -> int:
-        """Run the play to its end with its output in a pipe; return its exit status."""
-        done = subprocess.run(
-            self.words(*more),
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        self.output = done.stdout
-        assert "Traceback" not in self.output, self.output
-        return done.returncode
+    @property
+    def enough(self) -> pathlib.Path:
+        """The file that is made when the output has what is waited for; a slow step ends then."""
+        return self.folder / "enough"
+
+    def piped(self, *more: str, enough=lambda _output: False) -> int:
+        """Run the play to its end with its output in a pipe; return its exit status. ``enough(output)`` ends a slow step."""
+        words = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        self.output, deadline = "", time.monotonic() + 240
+        with subprocess.Popen(self.words(*more), env=self.environment, **words) as process:
+            while select.select([process.stdout], [], [], deadline - time.monotonic())[0]:
+                heard = os.read(process.stdout.fileno(), 65536)
+                if not heard:
+                    break
+                self.output += heard.decode()
+                if enough(self.output):
+                    self.enough.touch()
+            else:
+                process.kill()
+        self._require_clean()
+        return process.returncode
 
     def killed(self, reached):
         """Run the play in a pipe, and kill ansible-playbook and its workers at once when ``reached()`` is true."""
@@ -83,25 +94,31 @@ class Play:
         playbooks.wait_until(reached, process)
         playbooks.kill_controller(process)
 
-    def in_terminal(self, *more: str, press=None) -> int:
-        """Run the play in a terminal; when ``press`` is given and true of the output so far, press Ctrl-C once."""
+    def in_terminal(self, *more: str, press=None, enough=lambda _output: False) -> int:
+        """Run the play in a terminal as piped() does; when ``press`` is given and true of the output, press Ctrl-C once."""
         words = self.words(*more)
         child, screen = pty.fork()
         if not child:
             os.execve(words[0], words, self.environment)
         fcntl.ioctl(screen, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
-        self.output, deadline = "", time.monotonic() + 120
+        self.output, deadline = "", time.monotonic() + 240
         with contextlib.suppress(OSError):  # EIO: the terminal's other end was closed
             while time.monotonic() < deadline:
                 if select.select([screen], [], [], 0.1)[0]:
                     self.output += os.read(screen, 65536).decode()
+                if enough(self.output):
+                    self.enough.touch()
                 if press and press(self.output):
                     os.write(screen, b"\x03")
                     press = None
         os.close(screen)
         status = os.waitpid(child, 0)[1]
-        assert "Traceback" not in self.output, self.output
+        self._require_clean()
         return os.waitstatus_to_exitcode(status)
+
+    def _require_clean(self) -> None:
+        """Raise AssertionError when the output has a traceback, or a warning that a name of ansible-core's will go."""
+        assert "Traceback" not in self.output and "[DEPRECATION WARNING]" not in self.output, self.output
 
     def seen(self) -> list[str]:
         """Return the lines that are left on the screen in the end."""
