@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Modules that are killed on the host, whole or in part and at any moment.
+"""Modules that are killed on the host, whole or in part and at any moment, and a way to the host that is cut for a while.
 
 One play has many hosts, each with a step of its own that is struck at a moment of its own. How many says FAULTS, see
 support/faults.py: 50 in two plays for more than the usual two.
@@ -9,6 +9,7 @@ import contextlib
 import math
 import os
 import pathlib
+import shutil
 import signal
 import sqlite3
 import threading
@@ -105,3 +106,74 @@ def test_a_module_that_is_killed_at_any_moment_is_told_of_in_our_words(tmp_path,
         assert "is still open in" in told["msg"] if held else (tmp_path / f"{host}.db").exists() and told["changed"], told
     assert striker.struck >= _STRUCK * (0.8 if held else 0.2) and len(lost) >= striker.struck // 2, (striker.struck, results)
     assert not play.left()
+
+
+_SHAKY = """
+import pathlib
+from ansible.errors import AnsibleConnectionFailure
+from ansible.plugins.connection import local
+
+DOCUMENTATION = local.DOCUMENTATION.replace("name: local", "name: shaky")
+_FOLDER = pathlib.Path(__file__).parents[1]
+
+class Connection(local.Connection):
+    transport = "shaky"
+
+    def exec_command(self, *words, **more):
+        if (_FOLDER / "cut").exists():
+            (_FOLDER / "refused").touch()
+            raise AnsibleConnectionFailure("the way to the host is cut")
+        return super().exec_command(*words, **more)
+"""
+
+
+def test_a_way_to_the_host_that_is_cut_for_a_while_ends_nothing(tmp_path):
+    """The connection of the tests, which fails while a file says so; what Ansible keeps on the host has gone meanwhile."""
+    source, cut = tmp_path / "homeserver.db", tmp_path / "cut"
+    databases.homeserver(source)
+    (tmp_path / "connection_plugins").mkdir()
+    (tmp_path / "connection_plugins" / "shaky.py").write_text(_SHAKY)
+    options = {"src": str(source), "dest": str(tmp_path / "copy.db"), "alone": True}
+    play = Play(tmp_path, "synapse_sqlite_snapshot", options)
+    play.variables["ansible_connection"] = "shaky"
+    holder = sqlite3.connect(source, check_same_thread=False)
+    holder.execute("SELECT count(*) FROM users").fetchone()
+
+    def befall() -> None:
+        while not [step for step, found in processes(tmp_path).items() if {wrapper for _pid, wrapper in found} == {False, True}]:
+            time.sleep(0.05)
+        step = next(iter(processes(tmp_path)))
+        cut.touch()
+        while not (tmp_path / "refused").exists():
+            time.sleep(0.05)
+        for folder in (tmp_path / "ansible" / "tmp").iterdir():
+            if folder != pathlib.Path(step):
+                shutil.rmtree(folder)
+        holder.close()
+        cut.unlink()
+
+    thread = threading.Thread(target=befall, daemon=True)
+    thread.start()
+    assert play.piped("-vv") == 0, play.output
+    thread.join(10)
+    assert (tmp_path / "refused").exists() and not cut.exists() and "the way to the host is cut" in play.output, play.output
+    assert play.result()["changed"] and (tmp_path / "copy.db").exists() and not play.left()
+
+
+def test_a_module_that_is_killed_where_the_background_cannot_be_used_is_told_of_in_the_same_words(tmp_path):
+    source = tmp_path / "homeserver.db"
+    databases.homeserver(source)
+    options = {"src": str(source), "dest": str(tmp_path / "copy.db"), "alone": True}
+    play = Play(tmp_path, "synapse_sqlite_snapshot", options, ignore_errors=True)
+    play.variables["ansible_async_dir"] = "/proc/nowhere"
+
+    def befall() -> None:
+        while not (found := processes(tmp_path)) or any(wrapper for pids in found.values() for _pid, wrapper in pids):
+            time.sleep(0.05)
+        os.kill(next(iter(found.values()))[0][0], signal.SIGKILL)
+
+    with contextlib.closing(sqlite3.connect(source)) as holder:
+        holder.execute("SELECT count(*) FROM users").fetchone()
+        threading.Thread(target=befall, daemon=True).start()
+        assert play.piped() == 0, play.output
+    assert play.result()["msg"].startswith(f"{WITHOUT_RESULT}it was ended by signal 9."), play.output
