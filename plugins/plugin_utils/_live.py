@@ -191,8 +191,9 @@ class _Shown:
 
     def clear(self) -> None:
         """Take away the line of a terminal."""
-        if self.begun:
-            display.display(_CLEAR, stderr=True, screen_only=True, newline=False)
+        with contextlib.suppress(Exception):
+            if self.begun:
+                display.display(_CLEAR, stderr=True, screen_only=True, newline=False)
 
 
 def _width() -> int:
@@ -454,8 +455,7 @@ class LiveAction(ActionBase):
     def _returned(self, job: _Job, kept: dict, task_vars: dict) -> dict:
         """Return the module's result from what async_wrapper ``kept``, as _execute_module() would have."""
         if "invocation" not in kept and kept.get("failed") and {"cmd", "stderr"} <= set(kept):
-            said = kept["stderr"]
-            return _lost(kept["msg"], said) if "outdata" in kept else _lost("it was killed, or the host was restarted", said)
+            return _lost(_why_none(kept), kept["stderr"])
         asked = {"jid": job.name, "_async_dir": os.path.dirname(job.file)}
         try:
             result = self._execute_module(module_name="ansible.builtin.async_status", module_args=asked, task_vars=task_vars)
@@ -474,6 +474,13 @@ class LiveAction(ActionBase):
         for key, told in job.told.items():
             result[key] = [*told, *(one for one in result.get(key, []) if one not in told)]
         return result
+
+
+def _why_none(kept: dict) -> str:
+    """Return why async_wrapper ``kept`` words of its own in place of a result."""
+    if "outdata" in kept:
+        return str(kept["msg"])  # the system's words: it could not be started, or what it printed could not be written
+    return "what it printed is none" if kept.get("data") or kept["stderr"] else "it printed nothing, as when it is killed"
 
 
 def _why(job: _Job, seen: _Seen) -> tuple[str, str]:
