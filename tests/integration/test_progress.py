@@ -146,7 +146,7 @@ def test_a_secret_task_shows_nothing(move):
 
 
 def test_a_time_limit_ends_the_step_on_the_host(move):
-    play = Play(move.folder, "synapse_port", slow(move, 60), timeout=6, ignore_errors=True)
+    play = Play(move.folder, "synapse_port", slow(move, 120), timeout=15, ignore_errors=True)
     assert play.piped() == 0, play.output
     assert play.result()["failed"] and not alive(move) and not play.left()
 
