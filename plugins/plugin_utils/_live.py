@@ -232,6 +232,28 @@ class _Interrupted:
         self.asked = True
 
 
+class _Limit:
+    """The end of the task's time limit, kept back while the block runs: before a job is known, nobody could end it."""
+
+    def __init__(self) -> None:
+        self._reached = False
+
+    def __enter__(self) -> _Limit:
+        self._before = signal.signal(signal.SIGALRM, self._note)
+        return self
+
+    def __exit__(self, *_reason) -> None:
+        signal.signal(signal.SIGALRM, self._before)
+
+    def _note(self, _number, _frame) -> None:
+        self._reached = True
+
+    def strike(self) -> None:
+        """Let the end of the limit come, if it was reached in the block."""
+        if self._reached:
+            signal.raise_signal(signal.SIGALRM)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Seen:
     """What one look at the host saw: the module's ``state``, what is ``kept`` in the job's file, and the progress."""
@@ -351,10 +373,13 @@ class LiveAction(ActionBase):
     def _live(self, task_vars: dict, interrupted: _Interrupted) -> dict | None:
         """Return the module's result, and show its progress until it is there; None where it has to be run as any other."""
         shown = self._shown(task_vars)
-        job = self._start(task_vars, interrupted)
+        with _Limit() as limit:
+            job = self._start(task_vars, interrupted)
         if job is None:
+            limit.strike()
             return None
         try:
+            limit.strike()
             result = self._follow(job, shown, task_vars, interrupted)
         except AnsibleConnectionFailure:
             raise  # the host is left to itself
@@ -449,8 +474,11 @@ class LiveAction(ActionBase):
 
     def _end(self, job: _Job, task_vars: dict) -> None:
         """See that nothing of the job is left on the host, neither a process nor its file."""
-        with contextlib.suppress(Exception):
-            self._told(job.end(), task_vars)
+        for _attempt in range(2):
+            with contextlib.suppress(Exception):
+                self._told(job.end(), task_vars)
+                return
+            self._begin_anew()
 
     def _returned(self, job: _Job, kept: dict, task_vars: dict) -> dict:
         """Return the module's result from what async_wrapper ``kept``, as _execute_module() would have."""

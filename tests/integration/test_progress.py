@@ -145,8 +145,10 @@ def test_a_secret_task_shows_nothing(move):
     assert "chatter" not in play.output and move.name not in play.output
 
 
-def test_a_time_limit_ends_the_step_on_the_host(move):
-    play = Play(move.folder, "synapse_port", slow(move, 120), timeout=15, ignore_errors=True)
+@pytest.mark.parametrize("limit", [1, 8])
+def test_a_time_limit_ends_the_step_on_the_host(move, limit):
+    """Within the first second the step is still being started."""
+    play = Play(move.folder, "synapse_port", slow(move, 120), timeout=limit, ignore_errors=True)
     assert play.piped() == 0, play.output
     assert play.result()["failed"] and not alive(move) and not play.left()
 
