@@ -19,11 +19,8 @@ class ActionModule(ActionBase):
     _supports_async = True
 
     def run(self, tmp=None, task_vars=None):
-        result = super().run(tmp, task_vars)
-        background = self._task.async_val and not self._connection.has_native_async
-        result.update(self._execute_module(task_vars=task_vars, wrap_async=background))
-        if not background:
-            self._remove_tmp_path(self._connection._shell.tmpdir)
+        super().run(tmp, task_vars)
+        result = self._execute_module(task_vars=task_vars, wrap_async=bool(self._task.async_val))
         if result.get("table") and not self._task.no_log:
             lines = [f"{task_vars['inventory_hostname']}: {line}" for line in result["table"]]
             display.display("\n".join(map(_fitted, lines)))

@@ -1,129 +1,31 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """What an administrator sees of a long step, in a log and in a terminal, and what is left when they end it half-way.
 
-The plays are run by the ansible-playbook that belongs to the interpreter of the tests. The routine is Synapse's own, after a
-script that makes it last: it tells of rows as the routine does, of a table that no homeserver has.
+The routine is Synapse's own, after a script that makes it last: it tells of rows as the routine does, of a table that no
+homeserver has.
 """
 
 import contextlib
-import fcntl
-import json
-import os
 import pathlib
-import pty
 import re
-import select
-import struct
-import subprocess
 import sys
-import termios
 import time
 
 import pytest
 import yaml
 
-from support import modules, playbooks, sqlite
+from support import modules, sqlite
 from support import move as moves
+from support.step import Play
 
-_COLLECTIONS = pathlib.Path(__file__).parents[2] / ".cache" / "collections"
 _SLOW = """
-for n in $(seq 1 {seconds}0); do echo "chatter: 0% ($((n * 100))/{seconds}000)"; sleep 0.1; done
+for n in $(seq 1 {seconds}0); do
+  echo "chatter: 0% ($((n * 100))/{seconds}000)"; sleep 0.1
+  if [ -e {folder}/enough ]; then break; fi
+done
 """
-_LINE = re.compile(r"here: port: chatter [\d,]+/[\d,]+, [\d,]+ of [\d,]+ rows, \d+ %, [\d,]+ rows/s, about \d+ s left")
+_LINE = re.compile(r"here: port: chatter [\d,]+/[\d,]+, [\d,]+ of [\d,]+ rows, \d+ %, [\d,]+ rows/s, about \d+ (s|min) left")
 INTERRUPTED = "Interrupted. What is ported stays ported; run the playbook again and it goes on."
-
-
-class Play:
-    """A play of one module on the host ``here``, or on several: run in a pipe or in a terminal of 100 columns."""
-
-    def __init__(self, folder: pathlib.Path, module: str, options: dict, hosts: tuple = ("here",), **keywords) -> None:
-        self.folder, self.output, self.jobs = folder, "", folder / "jobs"
-        task = {"name": "The step", f"matrixops.synapse_postgres.{module}": options, "register": "result", **keywords}
-        keep = {"path": str(folder / "result-{{ inventory_hostname }}.json"), "text": "{{ result | to_json }}"}
-        write = {"name": "Keep", "ansible.builtin.copy": {"dest": keep["path"], "content": keep["text"], "mode": "0600"}}
-        play = {"name": "Play", "hosts": "all", "gather_facts": False, "tasks": [task, {**write, "check_mode": False}]}
-        (folder / "play.yml").write_text(yaml.safe_dump([play]))
-        self.variables = {
-            "ansible_connection": "local",
-            "ansible_python_interpreter": sys.executable,
-            "ansible_async_dir": str(self.jobs),
-            "synapse_postgres_progress_interval": 1,
-        }
-        self.hosts = hosts
-
-    def words(self, *more: str) -> list[str]:
-        inventory = self.folder / "inventory.yml"
-        inventory.write_text(yaml.safe_dump({"all": {"vars": self.variables, "hosts": {host: None for host in self.hosts}}}))
-        command = pathlib.Path(sys.executable).with_name("ansible-playbook")
-        return [str(command), "-i", str(inventory), str(self.folder / "play.yml"), *more]
-
-    @property
-    def environment(self) -> dict:
-        return {
-            **os.environ,
-            "TERM": "xterm",
-            "LC_ALL": "C.UTF-8",
-            "ANSIBLE_HOME": str(self.folder / "ansible"),
-            "ANSIBLE_REMOTE_TMP": str(self.folder / "ansible" / "tmp"),
-            "ANSIBLE_COLLECTIONS_PATH": str(_COLLECTIONS),
-            "ANSIBLE_LOCALHOST_WARNING": "false",
-            "ANSIBLE_NOCOLOR": "true",
-        }
-
-    def piped(self, *more: str) -> int:
-        """Run the play to its end with its output in a pipe; return its exit status."""
-        done = subprocess.run(
-            self.words(*more),
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        self.output = done.stdout
-        assert "Traceback" not in self.output, self.output
-        return done.returncode
-
-    def killed(self, reached):
-        """Run the play in a pipe, and kill ansible-playbook and its workers at once when ``reached()`` is true."""
-        with (self.folder / "killed.log").open("w") as stream:
-            words = {"stdin": subprocess.DEVNULL, "stdout": stream, "stderr": subprocess.STDOUT}
-            process = subprocess.Popen(self.words(), env=self.environment, start_new_session=True, **words)
-        playbooks.wait_until(reached, process)
-        playbooks.kill_controller(process)
-
-    def in_terminal(self, *more: str, press=None) -> int:
-        """Run the play in a terminal; when ``press`` is given and true of the output so far, press Ctrl-C once."""
-        words = self.words(*more)
-        child, screen = pty.fork()
-        if not child:
-            os.execve(words[0], words, self.environment)
-        fcntl.ioctl(screen, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
-        self.output, deadline = "", time.monotonic() + 120
-        with contextlib.suppress(OSError):  # EIO: the terminal's other end was closed
-            while time.monotonic() < deadline:
-                if select.select([screen], [], [], 0.1)[0]:
-                    self.output += os.read(screen, 65536).decode()
-                if press and press(self.output):
-                    os.write(screen, b"\x03")
-                    press = None
-        os.close(screen)
-        status = os.waitpid(child, 0)[1]
-        assert "Traceback" not in self.output, self.output
-        return os.waitstatus_to_exitcode(status)
-
-    def seen(self) -> list[str]:
-        """Return the lines that are left on the screen in the end."""
-        return [line.split("\r\x1b[K")[-1] for line in self.output.replace("\r\n", "\n").split("\n")]
-
-    def result(self, host: str = "here") -> dict:
-        return json.loads((self.folder / f"result-{host}.json").read_text())
-
-    def left(self) -> list[str]:
-        """Return the files of jobs that were left behind."""
-        return [path.name for path in self.jobs.iterdir()] if self.jobs.exists() else []
 
 
 @pytest.fixture
@@ -133,11 +35,9 @@ def move(tmp_path, homeserver, any_cluster):
 
 
 def slow(move, seconds: int, then: str = 'exec $routine "$@"') -> dict:
-    """Return the options of a port that lasts ``seconds`` longer."""
-    path = move.folder / "routine"
-    path.write_text(
-        f'#!/bin/sh\nroutine="{move.server.python} -m synapse._scripts.synapse_port_db"\n{_SLOW.format(seconds=seconds)}{then}\n'
-    )
+    """Return the options of a port that lasts ``seconds`` longer, or until the play has said enough."""
+    path, chatter = move.folder / "routine", _SLOW.format(seconds=seconds, folder=move.folder)
+    path.write_text(f'#!/bin/sh\nroutine="{move.server.python} -m synapse._scripts.synapse_port_db"\n{chatter}{then}\n')
     path.chmod(0o755)
     found = {**move.options, "engine": "synapse", "command": [str(path)], "python_command": [str(move.server.python)]}
     del found["synapse_python"]
@@ -164,9 +64,9 @@ def wait(condition, seconds: float) -> None:
 
 
 def test_a_log_gets_a_line_now_and_then(move):
-    play = Play(move.folder, "synapse_port", slow(move, 12))
-    assert play.piped() == 0, play.output
-    assert len(_LINE.findall(play.output)) >= 2, play.output
+    play = Play(move.folder, "synapse_port", slow(move, 80))
+    assert play.piped(enough=lambda output: len(_LINE.findall(output)) >= 2) == 0, play.output
+    assert play.enough.exists(), play.output
     assert "\r" not in play.output and "\x1b" not in play.output
     result = play.result()
     assert result["changed"] and result["finished"] is True and result["tables"]["events"]["rows"] > 0
@@ -175,8 +75,8 @@ def test_a_log_gets_a_line_now_and_then(move):
 
 
 def test_a_terminal_gets_a_line_that_is_renewed_and_gone_in_the_end(move):
-    play = Play(move.folder, "synapse_port", slow(move, 6))
-    assert play.in_terminal() == 0, play.output
+    play = Play(move.folder, "synapse_port", slow(move, 80))
+    assert play.in_terminal(enough=lambda output: len(_LINE.findall(output)) >= 4) == 0, play.output
     drawn = re.findall(r"\r\x1b\[K([^\r\n]+)", play.output)
     assert len([line for line in drawn if _LINE.match(line)]) >= 3 and max(map(len, drawn)) < 100
     assert not [line for line in play.seen() if "rows" in line], play.seen()
@@ -184,10 +84,11 @@ def test_a_terminal_gets_a_line_that_is_renewed_and_gone_in_the_end(move):
 
 def test_several_hosts_and_a_long_pause_between_lines(move):
     """With two hosts no line is renewed; within the pause only the three quarters are told."""
-    play = Play(move.folder, "synapse_port", slow(move, 12), hosts=("here", "there"))
+    play = Play(move.folder, "synapse_port", slow(move, 60), hosts=("here", "there"))
     play.variables["synapse_postgres_progress_interval"] = 600
-    play.in_terminal()
-    told = re.findall(r"\nhere: port: chatter [^\r\n]* (\d+) %", play.output)
+    line = re.compile(r"\nhere: port: chatter [^\r\n]* (\d+) %")
+    play.in_terminal(enough=lambda output: len(line.findall(output)) >= 2)
+    told = line.findall(play.output)
     assert "\r\x1b[K" not in play.output, play.output
     quarters = [int(percent) // 25 for percent in told]
     assert quarters == sorted(set(quarters)) and set(quarters) <= {1, 2, 3} and len(quarters) >= 2, play.output
@@ -233,7 +134,7 @@ def test_a_result_is_the_modules_own(tmp_path):
     direct = modules.run("synapse_sqlite_snapshot", {"src": str(source), "dest": str(tmp_path / "direct.db")})
     result = play.result()
     assert result["ansible_facts"]["discovered_interpreter_python"]
-    own = {key: value for key, value in result.items() if key not in ("failed", "ansible_facts", "warnings")}
+    own = {key: value for key, value in result.items() if key not in ("failed", "ansible_facts", "warnings", "invocation")}
     assert set(own) == set(direct) - {"output", "invocation"} and own["source"] == direct["source"]
     assert play.jobs.exists() and not play.left()
 
@@ -244,8 +145,10 @@ def test_a_secret_task_shows_nothing(move):
     assert "chatter" not in play.output and move.name not in play.output
 
 
-def test_a_time_limit_ends_the_step_on_the_host(move):
-    play = Play(move.folder, "synapse_port", slow(move, 60), timeout=6, ignore_errors=True)
+@pytest.mark.parametrize("limit", [1, 8])
+def test_a_time_limit_ends_the_step_on_the_host(move, limit):
+    """Within the first second the step is still being started."""
+    play = Play(move.folder, "synapse_port", slow(move, 120), timeout=limit, ignore_errors=True)
     assert play.piped() == 0, play.output
     assert play.result()["failed"] and not alive(move) and not play.left()
 
