@@ -5,16 +5,16 @@
 
 PYTHON ?= python3
 SCENARIO ?= default
-STAGES = lint sanity unit integration molecule
+STAGES = lint sanity unit integration newest oldest molecule
 
 export SCENARIO
 
-.PHONY: test setup faults demo demo-stop bench clean $(STAGES)
+.PHONY: test setup faults plugins demo demo-stop bench clean $(STAGES)
 
 test:
 	@$(PYTHON) tests/stages $(STAGES)
 
-setup faults $(STAGES):
+setup faults plugins $(STAGES):
 	@$(PYTHON) tests/stages $@
 
 demo:

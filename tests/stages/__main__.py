@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Run stages of the test: python3 tests/stages lint sanity unit integration molecule; see the Makefile.
+"""Run stages of the test: python3 tests/stages lint sanity unit integration newest oldest molecule; see the Makefile.
 
 Each stage does its own set-up and is bounded in time. All that are asked for run, whatever the earlier ones came to;
 a table of their times and one line with the count close the output. The exit status tells whether all passed.
@@ -11,9 +11,29 @@ import time
 
 import hosts
 import machine
+import releases
 import sanity
 
 STAGES = {}
+
+# The tests that run on every ansible-core: all that its way of running plugins and of showing results can break.
+PLUGINS = (
+    "tests/integration/test_progress.py",
+    "tests/integration/test_playbooks.py::test_each_role_serves_a_play_of_the_users",
+    "tests/integration/test_playbooks.py::test_a_server_that_others_run_is_tuned_as_far_as_they_let_us",
+    "tests/integration/test_playbooks.py::test_a_homeserver_that_is_not_there_is_refused",
+)
+
+# Prints what the tests run with; the first PostgreSQL is the one that most of them take.
+_VERSIONS = """
+import importlib.metadata, platform, subprocess, sys
+sys.path.insert(0, "tests")
+from support import clusters, synapse
+words = [synapse.PYTHON, "-c", "import importlib.metadata as found; print(found.version('matrix-synapse'))"]
+homeserver = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+print("ansible-core", importlib.metadata.version("ansible-core"), "Python", platform.python_version(), end=" ")
+print("PostgreSQL", clusters.installations()[0].major, "Synapse", homeserver)
+"""
 
 
 def stage(function):
@@ -64,6 +84,28 @@ def faults() -> None:
         timeout=3600,
         env={**machine.environment(), "FAULTS": "20"},
     )
+
+
+@stage
+def plugins() -> None:
+    """What stands on ansible-core: the unit tests, and the action plugins and roles in plays; with REQUIREMENTS' release."""
+    machine.postgresql()
+    machine.virtualenv(machine.SYNAPSE, machine.ROOT / "tests" / "requirements-synapse.txt")
+    workers = len(os.sched_getaffinity(0)) + 1
+    machine.run("pytest", "-n", workers, "--dist", "worksteal", "--durations", "10", "tests/unit", *PLUGINS, timeout=480)
+    print(f"plugins: ran with {machine.run('python', '-c', _VERSIONS, timeout=60, quiet=True).strip()}", flush=True)
+
+
+@stage
+def newest() -> None:
+    """The newest ansible-core on the newest Debian: the demonstration, and the stage plugins."""
+    releases.check(releases.NEWEST)
+
+
+@stage
+def oldest() -> None:
+    """The oldest ansible-core that is promised: the stage plugins."""
+    releases.check(releases.OLDEST)
 
 
 @stage

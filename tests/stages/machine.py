@@ -17,6 +17,9 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache"
 VENV = CACHE / "venv"
+
+# What the virtualenv is made of; another file brings another ansible-core.
+REQUIREMENTS = ROOT / os.environ.get("REQUIREMENTS", "tests/requirements.txt")
 COLLECTIONS = CACHE / "collections"
 OWN = COLLECTIONS / "ansible_collections" / "matrixops" / "synapse_postgres"
 SYNAPSE = CACHE / "synapse"
@@ -109,8 +112,10 @@ def apt(*words: str) -> None:
 
 
 def virtualenv(folder: pathlib.Path, requirements: pathlib.Path) -> None:
-    """Make a virtualenv from a requirements file, unless it was made from just that."""
-    made_from = hashlib.sha256(requirements.read_bytes() + sys.version.encode() + str(folder).encode()).hexdigest()
+    """Make a virtualenv from a requirements file, unless it was made from just that and the files it includes."""
+    included = [requirements.with_name(line[3:]) for line in requirements.read_text().splitlines() if line.startswith("-r ")]
+    files = b"".join(path.read_bytes() for path in (requirements, *included))
+    made_from = hashlib.sha256(files + sys.version.encode() + str(folder).encode()).hexdigest()
     stamp = folder / "made-from"
     if stamp.exists() and stamp.read_text() == made_from:
         return
@@ -129,6 +134,18 @@ def collection() -> None:
         OWN.symlink_to(os.path.relpath(ROOT, OWN.parent))
 
 
+def copy(folder: pathlib.Path) -> None:
+    """Copy what git tracks, or would, of the repository into ``folder``; what was there before is gone."""
+    shutil.rmtree(folder, ignore_errors=True)
+    names = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", timeout=60, quiet=True)
+    for name in filter(None, names.split("\0")):
+        source, target = ROOT / name, folder / name
+        if not source.exists() and not source.is_symlink():
+            continue  # deleted, not committed yet
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
 def postgresql() -> None:
     """Have Debian's PostgreSQL beside PyPI's where we may install it; without it PyPI's alone serves the tests."""
     here = any(pathlib.Path("/usr/lib/postgresql").glob("*/bin/initdb"))
@@ -143,7 +160,7 @@ def setup() -> None:
     if sys.version_info < (3, 11):
         raise Unable(f"The tests need Python 3.11 or newer, this is {sys.version.split()[0]}: make PYTHON=python3.12 ...")
     CACHE.mkdir(exist_ok=True)
-    virtualenv(VENV, ROOT / "tests" / "requirements.txt")
+    virtualenv(VENV, REQUIREMENTS)
     collection()
 
 
