@@ -90,9 +90,10 @@ def faults() -> None:
 def plugins() -> None:
     """What stands on ansible-core: the unit tests, and the action plugins and roles in plays; with REQUIREMENTS' release."""
     machine.postgresql()
-    machine.virtualenv(machine.SYNAPSE, machine.ROOT / "tests" / "requirements-synapse.txt")
+    if not os.environ.get("SYNAPSE_PYTHON"):
+        machine.virtualenv(machine.SYNAPSE, machine.ROOT / "tests" / "requirements-synapse.txt")
     workers = len(os.sched_getaffinity(0)) + 1
-    machine.run("pytest", "-n", workers, "--dist", "worksteal", "--durations", "10", "tests/unit", *PLUGINS, timeout=480)
+    machine.run("pytest", "-n", workers, "--dist", "worksteal", "--durations", "10", "tests/unit", *PLUGINS, timeout=700)
     print(f"plugins: ran with {machine.run('python', '-c', _VERSIONS, timeout=60, quiet=True).strip()}", flush=True)
 
 
