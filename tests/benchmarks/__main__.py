@@ -36,13 +36,13 @@ def main() -> int:
     parser.add_argument("--scale", type=float, metavar="SCALE", default=1.0, help="how large the load's homeserver is")
     wish = parser.parse_args()
     folder = os.environ.get("BENCH_FOLDER")
-    if os.geteuid() != 0:
-        folder = pathlib.Path(folder or ordinary.ROOT / ".cache" / "bench").absolute()
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return measure(folder, wish)
-    owner = ordinary.user()
-    folder = pathlib.Path(folder or f"/var/tmp/synapse-postgres-bench-{owner.pw_name}").absolute()
     try:
+        if os.geteuid() != 0:
+            folder = pathlib.Path(folder or ordinary.ROOT / ".cache" / "bench").absolute()
+            ordinary.own_folder(folder, "BENCH_FOLDER")
+            return measure(folder, wish)
+        owner = ordinary.user()
+        folder = pathlib.Path(folder or f"/var/tmp/synapse-postgres-bench-{owner.pw_name}").absolute()
         ordinary.make_folder(folder, owner)
         ordinary.copy_sources(folder)
         ordinary.give(folder / "source", owner)

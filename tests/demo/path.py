@@ -1,6 +1,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The path itself: make a homeserver on SQLite, move it, read everything back, run it all again."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -62,6 +63,8 @@ def stop(folder: pathlib.Path, keep_tools: bool = False) -> int:
     if not keep_tools:
         for path in folder.iterdir():
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        with contextlib.suppress(OSError):  # in a folder where only others may remove it
+            folder.rmdir()
         show.tell(f"Stopped, and removed from {folder}.")
     return 0
 

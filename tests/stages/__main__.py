@@ -6,6 +6,7 @@ a table of their times and one line with the count close the output. The exit st
 """
 
 import os
+import signal
 import sys
 import time
 
@@ -134,11 +135,18 @@ def passed(name: str) -> tuple[bool, float]:
     return good, seconds
 
 
+def _end_in_order() -> None:
+    """Have Ctrl-C and a request to end, which a shell may have told us to ignore, end the stage under way and all it started."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+
+
 def main(names: list[str]) -> int:
     unknown = sorted(set(names) - set(STAGES))
     if unknown or not names:
         print(f"No stage {' '.join(unknown) or 'is named'}; there are: {' '.join(STAGES)}.", file=sys.stderr)
         return 2
+    _end_in_order()
     results = {}
     try:
         for name in names:
@@ -154,4 +162,7 @@ def main(names: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit("Interrupted; what the stage had started was ended.")

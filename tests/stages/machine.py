@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import os
 import pathlib
+import shlex
 import shutil
 import signal
 import subprocess
@@ -60,8 +61,8 @@ def run(*words, timeout: int, quiet: bool = False, **keywords) -> str:
 
 
 def _end(process: subprocess.Popen) -> None:
-    """End a process and everything in its process group, asking first."""
-    for number, seconds in ((signal.SIGTERM, 20), (signal.SIGKILL, 10)):
+    """End a process and everything in its process group, asking first: as Ctrl-C does, so that pytest takes its servers away."""
+    for number, seconds in ((signal.SIGINT, 30), (signal.SIGTERM, 10), (signal.SIGKILL, 10)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -80,6 +81,10 @@ def environment() -> dict:
         "COLUMNS": "160",
         "ANSIBLE_HOME": str(CACHE / "ansible"),
         "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
+        # git looks into no repository of another user's unless it is told that it may.
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": "safe.directory",
+        "GIT_CONFIG_VALUE_0": str(ROOT),
     }
 
 
@@ -155,10 +160,27 @@ def postgresql() -> None:
     debian({"postgresql": here})
 
 
+def _ours() -> None:
+    """Raise Unable where an earlier run by another user has left what we may not change."""
+    if not CACHE.exists() and not os.access(ROOT, os.W_OK, effective_ids=True):
+        raise Unable(f"{ROOT} may not be written to. Run this in a clone of your own.")
+    left = [
+        path
+        for path in (CACHE, *CACHE.glob("*"), *CACHE.glob("ansible/*"))
+        if path.is_dir() and not os.access(path, os.W_OK, effective_ids=True)
+    ]
+    if left:
+        raise Unable(
+            f"{left[0]} is another user's, who ran the tests here. Run this in a clone of your own, or have that user say: "
+            f"make -C {shlex.quote(str(ROOT))} clean."
+        )
+
+
 def setup() -> None:
     """Everything that every stage needs."""
     if sys.version_info < (3, 11):
         raise Unable(f"The tests need Python 3.11 or newer, this is {sys.version.split()[0]}: make PYTHON=python3.12 ...")
+    _ours()
     CACHE.mkdir(exist_ok=True)
     virtualenv(VENV, REQUIREMENTS)
     collection()

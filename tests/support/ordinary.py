@@ -34,6 +34,17 @@ def user() -> pwd.struct_passwd:
     return pwd.getpwnam("nobody")
 
 
+def own_folder(folder: pathlib.Path, variable: str) -> None:
+    """Make ``folder`` for the one who runs this, or make sure that it is theirs; Unable, with the ``variable`` to set, if not."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = folder.stat().st_uid
+    except OSError as error:
+        raise Unable(f"{folder} cannot be made: {error.strerror}. Set {variable} to a folder of your own.") from None
+    if owner != os.geteuid():
+        raise Unable(f"{folder} is another user's. Set {variable} to a folder of your own.")
+
+
 def make_folder(folder: pathlib.Path, owner: pwd.struct_passwd) -> None:
     """Make ``folder`` for ``owner``, or make sure that the one that is there is the owner's and no trap; Unable if not."""
     with contextlib.suppress(FileExistsError):
