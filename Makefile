@@ -1,6 +1,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 #
-# Every target does its own set-up, under .cache; `make clean` takes all of it away again.
+# Every target does its own set-up, under .cache; `make clean` takes all of it away again. `make test` runs the STAGES, each of
+# which runs alone as well: lint, sanity, unit, integration, newest and oldest (ansible-core), molecule. Beside them there are
+# setup (what they need), plugins (what runs on each ansible-core), faults, demo, demo-stop and bench; see the README.
 # PYTHON is the Python (>= 3.11) that makes the virtualenv; SCENARIO is the scenario `make molecule` runs.
 
 PYTHON ?= python3
@@ -26,5 +28,6 @@ demo-stop:
 bench:
 	@$(PYTHON) -u tests/benchmarks $(ONLY)
 
-clean:
+# What a demonstration runs is ended first: without its files nothing could end it any more.
+clean: demo-stop
 	rm -rf .cache .demo .ansible .pytest_cache .ruff_cache .hypothesis

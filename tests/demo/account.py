@@ -48,7 +48,7 @@ def _handed_on(wish: str, sqlite: str, config: str) -> int:
     if wish == "stop" and not folder.exists():
         show.tell(f"There is no demonstration in {folder}.")
         return 0
-    ordinary.make_folder(folder, owner)
+    ordinary.make_folder(folder, owner, "DEMO_FOLDER")
     ordinary.copy_sources(folder)
     if wish == "start":
         _copy_theirs(folder, sqlite, config)
