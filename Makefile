@@ -29,5 +29,6 @@ bench:
 	@$(PYTHON) -u tests/benchmarks $(ONLY)
 
 # What a demonstration runs is ended first: without its files nothing could end it any more.
-clean: demo-stop
+clean:
+	-@$(PYTHON) -u tests/demo stop
 	rm -rf .cache .demo .ansible .pytest_cache .ruff_cache .hypothesis
