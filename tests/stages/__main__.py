@@ -94,7 +94,7 @@ def plugins() -> None:
     if not os.environ.get("SYNAPSE_PYTHON"):
         machine.virtualenv(machine.SYNAPSE, machine.ROOT / "tests" / "requirements-synapse.txt")
     workers = len(os.sched_getaffinity(0)) + 1
-    machine.run("pytest", "-n", workers, "--dist", "worksteal", "--durations", "10", "tests/unit", *PLUGINS, timeout=700)
+    machine.run("pytest", "-n", workers, "--dist", "worksteal", "--durations", "10", "tests/unit", *PLUGINS, timeout=900)
     print(f"plugins: ran with {machine.run('python', '-c', _VERSIONS, timeout=60, quiet=True).strip()}", flush=True)
 
 

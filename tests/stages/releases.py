@@ -60,7 +60,7 @@ def check(release: Release) -> None:
         host.make_ready()
         if release.demo:
             host.visit("make", "demo", timeout=400)
-        host.visit("make", "plugins", timeout=800)
+        host.visit("make", "plugins", timeout=1200)
         if release.demo:
             host.visit("make", "demo-stop", timeout=120)
         told = host.read(SHOWN)
