@@ -4,7 +4,6 @@
 import os
 import pwd
 import subprocess
-import sys
 
 import pytest
 
