@@ -1,6 +1,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """What the stages newest and oldest make of what was said on their hosts."""
 
+import re
+
 import machine
 import pytest
 import releases
@@ -53,3 +55,10 @@ def test_only_what_needs_root_may_be_passed_over():
     releases._nothing_passed_over(roots)
     with pytest.raises(machine.Unable, match="no server here"):
         releases._nothing_passed_over(roots + "SKIPPED [2] tests/unit/b.py:1: no server here\n")
+
+
+def test_the_oldest_release_that_runs_is_the_one_that_is_promised():
+    promised = re.search(r'requires_ansible: ">=(\d+\.\d+)', (machine.ROOT / "meta" / "runtime.yml").read_text())[1]
+    oldest = (machine.ROOT / releases.OLDEST.requirements).read_text()
+    assert f"ansible-core=={promised}.*" in oldest.split()
+    assert f"ansible-core ≥ {promised}," in (machine.ROOT / "README.md").read_text()
