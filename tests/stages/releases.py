@@ -153,6 +153,9 @@ def compare(readme: str, ran: set[tuple[str, str]], name: str) -> None:
     """
     table = readme.partition("\n## Requirements\n")[2].partition("\n## ")[0]
     named: dict[str, list] = {}
+    silent = {"ansible-core", "Python", "PostgreSQL", "Synapse"} - {program for program, _version in ran}
+    if silent:
+        raise machine.Unable(f"Nothing told with which {' and '.join(sorted(silent))} {name} ran.")
     for program, version in _VERSION.findall(table):
         named.setdefault(program, []).append(_numbers(version))
     for program, version in sorted(ran):

@@ -11,7 +11,8 @@ README = """
 ## Requirements
 
 | controller | ansible-core ≥ 2.16 | ansible-core 2.16 on Python 3.11, ansible-core 2.21 on Python 3.13 |
-| database host | PostgreSQL ≥ 14 | PostgreSQL 16 and PostgreSQL 18 |
+| database host | PostgreSQL ≥ 14 | PostgreSQL 16; PostgreSQL 18 |
+| Synapse host | of the last twelve months | Synapse 1.163 |
 
 ## Installation
 
@@ -19,14 +20,17 @@ Synapse 1.9
 """
 
 
+RAN = {"ansible-core": "2.21.5", "Python": "3.13.5", "PostgreSQL": "18.1", "Synapse": "1.163.2"}
+
+
 @pytest.mark.parametrize("version", ["2.16.18", "2.21.5"])
 def test_a_release_that_the_table_names_is_as_it_says(version, capsys):
-    releases.compare(README, {("ansible-core", version), ("Python", "3.13.5"), ("PostgreSQL", "18.1")}, "newest")
+    releases.compare(README, {*RAN.items(), ("ansible-core", version)}, "newest")
     assert capsys.readouterr().out == ""
 
 
 def test_a_new_release_of_ansible_core_is_told_and_fails_nothing(capsys):
-    releases.compare(README, {("ansible-core", "2.22.0")}, "newest")
+    releases.compare(README, {*RAN.items(), ("ansible-core", "2.22.0")}, "newest")
     assert "do not name ansible-core 2.22.0" in capsys.readouterr().out
 
 
@@ -35,7 +39,12 @@ def test_a_new_release_of_ansible_core_is_told_and_fails_nothing(capsys):
 )
 def test_a_table_that_promises_what_did_not_run_fails(ran):
     with pytest.raises(machine.Unable, match=f"do not name {ran[0]} {ran[1]}"):
-        releases.compare(README, {ran}, "newest")
+        releases.compare(README, {*RAN.items(), ran}, "newest")
+
+
+def test_a_run_that_does_not_say_what_it_ran_with_fails():
+    with pytest.raises(machine.Unable, match="with which PostgreSQL and Synapse oldest ran"):
+        releases.compare(README, {("ansible-core", "2.16.18"), ("Python", "3.11.2")}, "oldest")
 
 
 def test_nothing_of_pips_settings_names_a_file_that_the_host_has_not():
