@@ -54,7 +54,7 @@ def test_nothing_of_pips_settings_names_a_file_that_the_host_has_not():
 
 def test_a_warning_of_what_is_deprecated_fails():
     line = "2026-11-25 17:00:00,000 p=7 u=visitor n=ansible WARNING| [DEPRECATION WARNING]: The x is deprecated.\n"
-    releases._nothing_deprecated("[WARNING]: The x is odd.\n")
+    releases._nothing_deprecated(f"[WARNING]: The x is odd.\n[DEPRECATION WARNING]: {releases.OTHERS[0]}. It goes.\n")
     with pytest.raises(machine.Unable, match="The x is deprecated"):
         releases._nothing_deprecated(line)
 
