@@ -36,14 +36,14 @@ def main() -> int:
     parser.add_argument("--scale", type=float, metavar="SCALE", default=1.0, help="how large the load's homeserver is")
     wish = parser.parse_args()
     folder = os.environ.get("BENCH_FOLDER")
-    if os.geteuid() != 0:
-        folder = pathlib.Path(folder or ordinary.ROOT / ".cache" / "bench").absolute()
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return measure(folder, wish)
-    owner = ordinary.user()
-    folder = pathlib.Path(folder or f"/var/tmp/synapse-postgres-bench-{owner.pw_name}").absolute()
     try:
-        ordinary.make_folder(folder, owner)
+        if os.geteuid() != 0:
+            folder = pathlib.Path(folder or ordinary.ROOT / ".cache" / "bench").absolute()
+            ordinary.own_folder(folder, "BENCH_FOLDER")
+            return measure(folder, wish)
+        owner = ordinary.user()
+        folder = pathlib.Path(folder or f"/var/tmp/synapse-postgres-bench-{owner.pw_name}").absolute()
+        ordinary.make_folder(folder, owner, "BENCH_FOLDER")
         ordinary.copy_sources(folder)
         ordinary.give(folder / "source", owner)
         with groups.given_to(owner.pw_uid) as group:
@@ -51,6 +51,10 @@ def main() -> int:
             return ordinary.run("tests/benchmarks", sys.argv[1:], folder, owner, **variables)
     except ordinary.Unable as reason:
         print(f"make bench: {reason}", file=sys.stderr)
+        return 1
+    except subprocess.CalledProcessError as failed:
+        words = " ".join(map(str, failed.cmd))
+        print(f"make bench: {words} ended with {failed.returncode}; what it said stands above.", file=sys.stderr)
         return 1
 
 

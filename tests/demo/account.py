@@ -4,6 +4,7 @@
 import contextlib
 import os
 import pathlib
+import pwd
 import shutil
 import sqlite3
 
@@ -13,27 +14,53 @@ from support import ordinary
 
 def run(wish: str, sqlite: str, config: str) -> int:
     """Start or stop (``wish``) the demonstration as an ordinary user; return its exit status."""
-    chosen = os.environ.get("DEMO_FOLDER")
-    if os.geteuid() != 0:
-        folder = pathlib.Path(chosen or ordinary.ROOT / ".demo").absolute()
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if wish == "start":
-            _copy_theirs(folder, sqlite, config)
-        return path.stop(folder) if wish == "stop" else path.start(folder, ordinary.ROOT)
-    owner = ordinary.user()
-    folder = pathlib.Path(chosen or f"/var/tmp/synapse-postgres-demo-{owner.pw_name}").absolute()
     try:
-        ordinary.make_folder(folder, owner)
-        ordinary.copy_sources(folder)
-        if wish == "start":
-            _copy_theirs(folder, sqlite, config)
-        for name in ("source", "theirs"):
-            ordinary.give(folder / name, owner)
-        show.tell(f"Started by root, it runs as the user {owner.pw_name}, in {folder}.")
-        return ordinary.run("tests/demo", [wish], folder, owner, DEMO_FOLDER=str(folder))
+        if os.geteuid() != 0:
+            return _ours(wish, sqlite, config)
+        return _handed_on(wish, sqlite, config)
     except ordinary.Unable as reason:
         show.fail(str(reason))
         return 1
+
+
+def _ours(wish: str, sqlite: str, config: str) -> int:
+    """Start or stop the demonstration as the one who runs this."""
+    chosen = os.environ.get("DEMO_FOLDER")
+    folder = pathlib.Path(chosen or ordinary.ROOT / ".demo").absolute()
+    if wish == "start":
+        ordinary.own_folder(folder, "DEMO_FOLDER")
+        _copy_theirs(folder, sqlite, config)
+        return path.start(folder, ordinary.ROOT)
+    # The one who called sudo make demo may stop it without sudo.
+    places = [folder] if chosen else [folder, _by_root(pwd.getpwuid(os.geteuid()))]
+    mine = [place for place in places if place.is_dir() and place.stat().st_uid == os.geteuid()]
+    for place in mine:
+        path.stop(place)
+    if not mine:
+        show.tell(f"There is no demonstration of yours in {' or '.join(map(str, places))}.")
+    return 0
+
+
+def _handed_on(wish: str, sqlite: str, config: str) -> int:
+    """Have the one who called sudo, or nobody, start or stop the demonstration; as root."""
+    owner = ordinary.user()
+    folder = pathlib.Path(os.environ.get("DEMO_FOLDER") or _by_root(owner)).absolute()
+    if wish == "stop" and not folder.exists():
+        show.tell(f"There is no demonstration in {folder}.")
+        return 0
+    ordinary.make_folder(folder, owner, "DEMO_FOLDER")
+    ordinary.copy_sources(folder)
+    if wish == "start":
+        _copy_theirs(folder, sqlite, config)
+    for name in ("source", "theirs"):
+        ordinary.give(folder / name, owner)
+    show.tell(f"Started by root, it runs as the user {owner.pw_name}, in {folder}.")
+    return ordinary.run("tests/demo", [wish], folder, owner, DEMO_FOLDER=str(folder))
+
+
+def _by_root(owner: pwd.struct_passwd) -> pathlib.Path:
+    """Return the folder of the demonstration that root starts for ``owner``."""
+    return pathlib.Path(f"/var/tmp/synapse-postgres-demo-{owner.pw_name}")
 
 
 def _copy_theirs(folder: pathlib.Path, sqlite: str, config: str) -> None:

@@ -1,9 +1,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The path itself: make a homeserver on SQLite, move it, read everything back, run it all again."""
 
+import contextlib
 import json
 import os
 import pathlib
+import platform
 import re
 import secrets
 import shutil
@@ -61,6 +63,8 @@ def stop(folder: pathlib.Path, keep_tools: bool = False) -> int:
     if not keep_tools:
         for path in folder.iterdir():
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        with contextlib.suppress(OSError):  # in a folder where only others may remove it
+            folder.rmdir()
         show.tell(f"Stopped, and removed from {folder}.")
     return 0
 
@@ -172,12 +176,28 @@ def _farewell(folder: pathlib.Path, server: Homeserver, port: int) -> None:
         "stop and remove it all": "make demo-stop",
     }.items():
         show.tell(f"{what + ':':31}{where}")
+    show.tell(f"It ran with {_versions(folder)}.")
 
 
-def _run(words: list, folder: pathlib.Path) -> None:
+def _versions(folder: pathlib.Path) -> str:
+    """Return what the demonstration ran with, each program with its version."""
+    told = _run([folder / "postgres" / "programs" / "postgres", "--version"], folder)
+    found = [f"Python {platform.python_version()}", f"PostgreSQL {re.search(r'[0-9.]+', told)[0]}"]
+    for name, tools, package in (
+        ("ansible-core", "tools-ansible", "ansible-core"),
+        ("Synapse", "tools-synapse", "matrix-synapse"),
+    ):
+        script = f"import importlib.metadata; print(importlib.metadata.version('{package}'))"
+        found.append(f"{name} {_run([folder / tools / 'bin' / 'python', '-c', script], folder).strip()}")
+    return ", ".join(found)
+
+
+def _run(words: list, folder: pathlib.Path) -> str:
+    """Run a program to its end and return what it printed; end when it fails."""
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode:
         show.fail(f"{' '.join(map(str, words))} ended with {done.returncode}: {done.stdout}{done.stderr}")
+    return done.stdout
 
 
 def _quote(word: str) -> str:

@@ -1,19 +1,40 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Run stages of the test: python3 tests/stages lint sanity unit integration molecule; see the Makefile.
+"""Run stages of the test: python3 tests/stages lint sanity unit integration newest oldest molecule; see the Makefile.
 
 Each stage does its own set-up and is bounded in time. All that are asked for run, whatever the earlier ones came to;
 a table of their times and one line with the count close the output. The exit status tells whether all passed.
 """
 
 import os
+import signal
 import sys
 import time
 
 import hosts
 import machine
+import releases
 import sanity
 
 STAGES = {}
+
+# The tests that run on every ansible-core: all that its way of running plugins and of showing results can break.
+PLUGINS = (
+    "tests/integration/test_progress.py",
+    "tests/integration/test_playbooks.py::test_each_role_serves_a_play_of_the_users",
+    "tests/integration/test_playbooks.py::test_a_server_that_others_run_is_tuned_as_far_as_they_let_us",
+    "tests/integration/test_playbooks.py::test_a_homeserver_that_is_not_there_is_refused",
+)
+
+# Prints what the tests run with; the first PostgreSQL is the one that most of them take.
+_VERSIONS = """
+import importlib.metadata, platform, subprocess, sys
+sys.path.insert(0, "tests")
+from support import clusters, synapse
+words = [synapse.PYTHON, "-c", "import importlib.metadata as found; print(found.version('matrix-synapse'))"]
+homeserver = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+print("ansible-core", importlib.metadata.version("ansible-core"), "Python", platform.python_version(), end=" ")
+print("PostgreSQL", clusters.installations()[0].major, "Synapse", homeserver)
+"""
 
 
 def stage(function):
@@ -67,6 +88,29 @@ def faults() -> None:
 
 
 @stage
+def plugins() -> None:
+    """What stands on ansible-core: the unit tests, and the action plugins and roles in plays; with REQUIREMENTS' release."""
+    machine.postgresql()
+    if not os.environ.get("SYNAPSE_PYTHON"):
+        machine.virtualenv(machine.SYNAPSE, machine.ROOT / "tests" / "requirements-synapse.txt")
+    workers = len(os.sched_getaffinity(0)) + 1
+    machine.run("pytest", "-n", workers, "--dist", "worksteal", "--durations", "10", "tests/unit", *PLUGINS, timeout=900)
+    print(f"plugins: ran with {machine.run('python', '-c', _VERSIONS, timeout=60, quiet=True).strip()}", flush=True)
+
+
+@stage
+def newest() -> None:
+    """The newest ansible-core on the newest Debian: the demonstration, and the stage plugins."""
+    releases.check(releases.NEWEST)
+
+
+@stage
+def oldest() -> None:
+    """The oldest ansible-core that is promised: the stage plugins."""
+    releases.check(releases.OLDEST)
+
+
+@stage
 def molecule() -> None:
     """The roles and playbooks on real hosts, in the scenario that SCENARIO names."""
     hosts.scenario(os.environ.get("SCENARIO", "default"))
@@ -91,11 +135,18 @@ def passed(name: str) -> tuple[bool, float]:
     return good, seconds
 
 
+def _end_in_order() -> None:
+    """Have Ctrl-C and a request to end, which a shell may have told us to ignore, end the stage under way and all it started."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+
+
 def main(names: list[str]) -> int:
     unknown = sorted(set(names) - set(STAGES))
     if unknown or not names:
         print(f"No stage {' '.join(unknown) or 'is named'}; there are: {' '.join(STAGES)}.", file=sys.stderr)
         return 2
+    _end_in_order()
     results = {}
     try:
         for name in names:
@@ -111,4 +162,7 @@ def main(names: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit("Interrupted; what the stage had started was ended.")

@@ -35,33 +35,45 @@ def scenario(name: str) -> None:
     described = MOLECULE / name / "molecule.yml"
     if not described.exists():
         raise machine.Unable(f"No scenario {name}: {described} is not there.")
-    programs = {"podman": machine.has("podman"), "mmdebstrap": machine.has("mmdebstrap")}
-    machine.debian(programs, *([] if machine.has("crun") else ["runc"]))
     _podman_collection()
-    environment = {**machine.environment(), **_settings()}
-    for suite in sorted(set(re.findall(r"^\s+suite: (\w+)", described.read_text(), re.MULTILINE)) | {"bookworm"}):
-        _image(suite, environment)
+    suites = sorted(set(re.findall(r"^\s+suite: (\w+)", described.read_text(), re.MULTILINE)) | {"bookworm"})
+    environment = ready(*suites)
+    bundle = authorities()
+    if bundle:
+        environment["SYNAPSE_POSTGRES_TEST_VOLUMES"] = f"{bundle}:{BUNDLE}:ro"
     try:
         machine.run("molecule", "--base-config", MOLECULE / "config.yml", "test", "-s", name, timeout=1500, env=environment)
     finally:
-        words = ["podman", "ps", "--all", "--quiet", "--filter", f"label=synapse-postgres={name}"]
-        left = machine.run(*words, timeout=60, quiet=True, env=environment).split()
-        if left:
-            machine.run("podman", "rm", "--force", "--time", "0", *left, timeout=120, quiet=True, env=environment)
+        remove(name, environment)
 
 
-def _settings() -> dict[str, str]:
-    """Return the environment variables that this machine needs for its containers to run and to reach pip's index."""
-    found = {}
+def ready(*suites: str) -> dict[str, str]:
+    """Have podman, and the image of each Debian release of ``suites``; return the environment that podman needs here."""
+    programs = {"podman": machine.has("podman"), "mmdebstrap": machine.has("mmdebstrap")}
+    machine.debian(programs, *([] if machine.has("crun") else ["runc"]))
+    environment = machine.environment()
     lines = _limits() + _runtime()
     if lines:
         conf = machine.CACHE / "containers.conf"
         conf.write_text("\n".join([*lines, ""]))
-        found["CONTAINERS_CONF"] = str(conf)
-    bundle = sanity.pip_settings().get("cert")
-    if bundle and pathlib.Path(bundle).is_file():
-        found["SYNAPSE_POSTGRES_TEST_VOLUMES"] = f"{bundle}:{BUNDLE}:ro"
-    return found
+        environment["CONTAINERS_CONF"] = str(conf)
+    for suite in suites:
+        _image(suite, environment)
+    return environment
+
+
+def remove(name: str, environment: dict) -> None:
+    """Remove the containers of a scenario, running or not."""
+    words = ["podman", "ps", "--all", "--quiet", "--filter", f"label=synapse-postgres={name}"]
+    left = machine.run(*words, timeout=60, quiet=True, env=environment).split()
+    if left:
+        machine.run("podman", "rm", "--force", "--time", "0", *left, timeout=120, quiet=True, env=environment)
+
+
+def authorities() -> str | None:
+    """Return the file of the authorities that pip trusts on this machine, where it was told of one."""
+    bundle = sanity.pip_settings().get("cert", "")
+    return bundle if pathlib.Path(bundle).is_file() else None
 
 
 def _limits() -> list[str]:

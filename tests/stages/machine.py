@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import os
 import pathlib
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,9 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache"
 VENV = CACHE / "venv"
+
+# What the virtualenv is made of; another file brings another ansible-core.
+REQUIREMENTS = ROOT / os.environ.get("REQUIREMENTS", "tests/requirements.txt")
 COLLECTIONS = CACHE / "collections"
 OWN = COLLECTIONS / "ansible_collections" / "matrixops" / "synapse_postgres"
 SYNAPSE = CACHE / "synapse"
@@ -57,8 +61,8 @@ def run(*words, timeout: int, quiet: bool = False, **keywords) -> str:
 
 
 def _end(process: subprocess.Popen) -> None:
-    """End a process and everything in its process group, asking first."""
-    for number, seconds in ((signal.SIGTERM, 20), (signal.SIGKILL, 10)):
+    """End a process and everything in its process group, asking first: as Ctrl-C does, so that pytest takes its servers away."""
+    for number, seconds in ((signal.SIGINT, 30), (signal.SIGTERM, 10), (signal.SIGKILL, 10)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -77,6 +81,10 @@ def environment() -> dict:
         "COLUMNS": "160",
         "ANSIBLE_HOME": str(CACHE / "ansible"),
         "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
+        # git looks into no repository of another user's unless it is told that it may.
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": "safe.directory",
+        "GIT_CONFIG_VALUE_0": str(ROOT),
     }
 
 
@@ -109,8 +117,10 @@ def apt(*words: str) -> None:
 
 
 def virtualenv(folder: pathlib.Path, requirements: pathlib.Path) -> None:
-    """Make a virtualenv from a requirements file, unless it was made from just that."""
-    made_from = hashlib.sha256(requirements.read_bytes() + sys.version.encode() + str(folder).encode()).hexdigest()
+    """Make a virtualenv from a requirements file, unless it was made from just that and the files it includes."""
+    included = [requirements.with_name(line[3:]) for line in requirements.read_text().splitlines() if line.startswith("-r ")]
+    files = b"".join(path.read_bytes() for path in (requirements, *included))
+    made_from = hashlib.sha256(files + sys.version.encode() + str(folder).encode()).hexdigest()
     stamp = folder / "made-from"
     if stamp.exists() and stamp.read_text() == made_from:
         return
@@ -129,6 +139,18 @@ def collection() -> None:
         OWN.symlink_to(os.path.relpath(ROOT, OWN.parent))
 
 
+def copy(folder: pathlib.Path) -> None:
+    """Copy what git tracks, or would, of the repository into ``folder``; what was there before is gone."""
+    shutil.rmtree(folder, ignore_errors=True)
+    names = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", timeout=60, quiet=True)
+    for name in filter(None, names.split("\0")):
+        source, target = ROOT / name, folder / name
+        if not source.exists() and not source.is_symlink():
+            continue  # deleted, not committed yet
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
 def postgresql() -> None:
     """Have Debian's PostgreSQL beside PyPI's where we may install it; without it PyPI's alone serves the tests."""
     here = any(pathlib.Path("/usr/lib/postgresql").glob("*/bin/initdb"))
@@ -138,12 +160,29 @@ def postgresql() -> None:
     debian({"postgresql": here})
 
 
+def _ours() -> None:
+    """Raise Unable where an earlier run by another user has left what we may not change."""
+    if not CACHE.exists() and not os.access(ROOT, os.W_OK, effective_ids=True):
+        raise Unable(f"{ROOT} may not be written to. Run this in a clone of your own.")
+    left = [
+        path
+        for path in (CACHE, *CACHE.glob("*"), *CACHE.glob("ansible/*"))
+        if path.is_dir() and not os.access(path, os.W_OK, effective_ids=True)
+    ]
+    if left:
+        raise Unable(
+            f"{left[0]} is another user's, who ran the tests here. Run this in a clone of your own, or have that user say: "
+            f"make -C {shlex.quote(str(ROOT))} clean."
+        )
+
+
 def setup() -> None:
     """Everything that every stage needs."""
     if sys.version_info < (3, 11):
         raise Unable(f"The tests need Python 3.11 or newer, this is {sys.version.split()[0]}: make PYTHON=python3.12 ...")
+    _ours()
     CACHE.mkdir(exist_ok=True)
-    virtualenv(VENV, ROOT / "tests" / "requirements.txt")
+    virtualenv(VENV, REQUIREMENTS)
     collection()
 
 

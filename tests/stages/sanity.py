@@ -9,7 +9,6 @@ of pip with the pip we have. Its home is a folder of ours: nothing is left in th
 import configparser
 import os
 import pathlib
-import shutil
 
 import machine
 
@@ -57,12 +56,7 @@ def _home() -> None:
     script = HOME / ".ansible" / "test" / "cache" / f"get_pip_{release.replace('.', '_')}.py"
     script.parent.mkdir(parents=True, exist_ok=True)
     script.write_text(_PIP_FOR % str(python))
-    settings = configparser.RawConfigParser()
-    settings["global"] = pip_settings()
-    folder = HOME / ".config" / "pip"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "pip.conf").open("w") as stream:
-        settings.write(stream)
+    write_pip_settings(pip_settings(), HOME / ".config" / "pip" / "pip.conf")
 
 
 def pip_settings() -> dict[str, str]:
@@ -77,16 +71,18 @@ def pip_settings() -> dict[str, str]:
     return found
 
 
+def write_pip_settings(settings: dict[str, str], path: pathlib.Path) -> None:
+    """Write pip's settings for every command to a file of its own."""
+    parser = configparser.RawConfigParser()
+    parser["global"] = settings
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as stream:
+        parser.write(stream)
+
+
 def _copy() -> None:
-    """Copy what git tracks, or would, into a work tree of its own; ansible-test asks git what there is."""
-    shutil.rmtree(COPY, ignore_errors=True)
-    names = machine.run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", timeout=60, quiet=True)
-    for name in filter(None, names.split("\0")):
-        source, target = machine.ROOT / name, COPY / name
-        if not source.exists() and not source.is_symlink():
-            continue  # deleted, not committed yet
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(source, target, follow_symlinks=False)
+    """Copy the repository into a work tree of its own; ansible-test asks git what there is."""
+    machine.copy(COPY)
     environment = _without_git(os.environ)
     machine.run("git", "init", "--quiet", timeout=60, cwd=COPY, env=environment)
     with (COPY / ".git" / "info" / "exclude").open("a") as stream:

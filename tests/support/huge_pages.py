@@ -10,7 +10,6 @@ import pathlib
 import re
 import subprocess
 import sys
-import tempfile
 
 _SWITCH = pathlib.Path("/proc/sys/vm/nr_hugepages")
 
@@ -80,7 +79,8 @@ def left_alone():
 
 @contextlib.contextmanager
 def _locked(how: int):
-    path = pathlib.Path(tempfile.gettempdir(), "synapse-postgres-huge-pages.lock")
-    with path.open("a") as stream:
-        fcntl.flock(stream, how)
+    """Hold a lock on the kernel's own file: every user may read it, and nothing of one is left for another to stumble over."""
+    with contextlib.ExitStack() as held:
+        if _SWITCH.exists():
+            fcntl.flock(held.enter_context(_SWITCH.open()), how)
         yield

@@ -54,7 +54,7 @@ def started(
 def run(module: str, options: dict, **how) -> dict:
     """Return the result of ``module``, see started(): exit_json's or fail_json's dict, plus ``output``, all it printed.
 
-    A traceback is an AssertionError.
+    A traceback is an AssertionError, and so is a use of what ansible-core calls deprecated.
     """
     with started(module, options, **how) as process:
         try:
@@ -64,4 +64,6 @@ def run(module: str, options: dict, **how) -> dict:
             raise
     output = told.decode() + complaints.decode()
     assert "Traceback" not in output, output
-    return {**json.loads(told), "output": output}
+    result = json.loads(told)
+    assert not result.get("deprecations"), result["deprecations"]
+    return {**result, "output": output}

@@ -34,14 +34,28 @@ def user() -> pwd.struct_passwd:
     return pwd.getpwnam("nobody")
 
 
-def make_folder(folder: pathlib.Path, owner: pwd.struct_passwd) -> None:
-    """Make ``folder`` for ``owner``, or make sure that the one that is there is the owner's and no trap; Unable if not."""
+def own_folder(folder: pathlib.Path, variable: str) -> None:
+    """Make ``folder`` for the one who runs this, or make sure that it is theirs; Unable, with the ``variable`` to set, if not."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = folder.stat().st_uid
+    except OSError as error:
+        raise Unable(f"{folder} cannot be made: {error.strerror}. Set {variable} to a folder of your own.") from None
+    if owner != os.geteuid():
+        raise Unable(f"{folder} is another user's. Set {variable} to a folder of your own.")
+
+
+def make_folder(folder: pathlib.Path, owner: pwd.struct_passwd, variable: str) -> None:
+    """Make ``folder`` for ``owner``, or make sure that the one that is there is the owner's and no trap.
+
+    Unable, with the ``variable`` to set, if not.
+    """
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700, parents=True)
         os.chown(folder, owner.pw_uid, owner.pw_gid)
     found = folder.lstat()
     if folder.is_symlink() or not folder.is_dir() or found.st_uid != owner.pw_uid:
-        raise Unable(f"{folder} is there and does not belong to {owner.pw_name}. Remove it, or choose another folder.")
+        raise Unable(f"{folder} is there and does not belong to {owner.pw_name}. Remove it, or set {variable} to another folder.")
 
 
 def copy_sources(folder: pathlib.Path) -> None:
