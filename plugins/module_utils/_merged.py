@@ -121,8 +121,8 @@ def sqlite_path(section: dict, where: str) -> str:
         path = _uri_path(path)
     if path in _NO_FILE:
         raise Refusal(
-            f"The database section of {where} has Synapse keep everything in memory ({section['args']['database']!r}): it is gone "
-            "when Synapse stops, and cannot be moved.",
+            f"The database section of {where} has Synapse keep everything in memory ({section['args']['database']!r}): it is "
+            "gone when Synapse stops, and cannot be moved.",
             "To begin anew on PostgreSQL, take the section database out of the file.",
         )
     return path

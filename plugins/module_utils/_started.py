@@ -118,9 +118,9 @@ class Started:
         its = max(reversed(above), key=lambda mount: len(mount.point))
         if its.point == "/" and its.kind == "overlay":
             return []
-        place = os.path.normpath(f"{its.root}/{_within(inside, its.point)}")
+        place = os.path.normpath(os.path.join(its.root, _within(inside, its.point)))
         ours = [mount for mount in _mounts("self") if mount.device == its.device and _within(place, mount.root) is not None]
-        return [os.path.normpath(f"{mount.point}/{_within(place, mount.root)}") for mount in ours]
+        return [os.path.normpath(os.path.join(mount.point, _within(place, mount.root))) for mount in ours]
 
 
 def processes() -> list[Started]:
@@ -177,16 +177,9 @@ def _folders(pid: int) -> list[str]:
 def _shown(unit: str) -> dict[str, str]:
     """Return what systemd knows of ``unit``; nothing where there is no systemd."""
     words = ["systemctl", "show", "--property=ExecStart,Environment,EnvironmentFiles,WorkingDirectory", "--", unit]
+    how = {"encoding": "utf-8", "errors": "replace", "timeout": _PATIENCE, "check": False}
     try:
-        done = subprocess.run(
-            words,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=_PATIENCE,
-            check=False,
-        )
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, **how)
     except (OSError, subprocess.TimeoutExpired):
         return {}
     found: dict[str, str] = {}
@@ -242,7 +235,7 @@ def _within(path: str, folder: str) -> str | None:
 
 
 def _resolved(root: str, path: str) -> str:
-    """Return the absolute ``path`` without links, of a process whose root folder is ``root``; a link that leads up stays within."""
+    """Return the absolute ``path`` of a process whose root folder is ``root``, without links; one that leads up stays within."""
     done, left, links = "/", [part for part in path.split("/") if part], 0
     while left:
         part = left.pop(0)

@@ -169,7 +169,7 @@ def require_one_way(params: dict, running: _started.Started | None, later: list)
     path, mains = params["path"], [one for one in later if one.app == _started.MAIN and one.config]
     if mains and not main_of(mains, path):
         raise Refusal(
-            f"{mains[0].name[0].upper()}{mains[0].name[1:]} has Synapse read {', '.join(mains[0].files())}, and {path} is none of them.",
+            f"As {mains[0].name} starts it, Synapse reads {', '.join(mains[0].files())}, and {path} is none of them.",
             "Set synapse_postgres_config_path to one of these files; the one whose section counts is found out.",
         )
     main = main_of(mains, path)
@@ -189,7 +189,7 @@ def require_same_database(main: _merged.Merged, workers: list) -> None:
         merged = _merged.read(worker.files())
         if merged.config.get(_homeserver.KEY) != main.config.get(_homeserver.KEY):
             raise Refusal(
-                f"{worker.name[0].upper()}{worker.name[1:]}, {worker.app}, is told another database than the main process, by "
+                f"A worker ({worker.name}, {worker.app}) is told another database than the main process, by "
                 f"{merged.decides(_homeserver.KEY)}.",
                 "Take the section database out of the workers' files: they read the main process's.",
             )
@@ -229,28 +229,31 @@ def address(main: _started.Started, merged: _merged.Merged, workers: list) -> di
     return dataclasses.asdict(best)
 
 
+def named(params: dict, main: _started.Started | None) -> tuple[list, str]:
+    """Return the files and folders that Synapse reads, by this host's paths, and what named them."""
+    path = params["path"]
+    if params["files"]:
+        return params["files"], "the play"
+    if main:
+        return [main.on_host(name) or name for name in main.config], main.name
+    beside = os.path.join(os.path.dirname(path), "conf.d")
+    return [path, *([beside] if os.path.isdir(beside) else [])], "custom"
+
+
 def look(params: dict) -> dict:
-    """Return the module's result. Raises Refusal for a configuration that Synapse would not start with, or that is not to be found."""
+    """Return the module's result. Raises Refusal for a configuration that is not found, or that Synapse cannot start with."""
     path = params["path"]
     if not os.path.exists(path):
         return {"exists": False}
-    _homeserver.parse(_homeserver.read(path), path)
-    running = _started.processes()
-    main, later = main_of(running, path), to_be_started(params)
+    running, later = _started.processes(), to_be_started(params)
+    main = main_of(running, path)
+    workers = [one for one in (running if main else later) if one.app != _started.MAIN and one.config and reads(one, path)]
     if not params["files"]:
         require_one_way(params, main, later)
-    workers = [one for one in (running if main else later) if one.app != _started.MAIN and one.config and reads(one, path)]
     main = main or main_of(later, path)
-    beside = os.path.join(os.path.dirname(path), "conf.d")
-    named, by = (
-        params["files"] or [path, *([beside] if os.path.isdir(beside) else [])],
-        "the play" if params["files"] else "custom",
-    )
-    if main and not params["files"]:
-        named, by = [main.on_host(name) or name for name in main.config], main.name
-    main = main or _started.Started(_started.MAIN, named, [])
-    files = _merged.files(named) if params["files"] else main.files()
-    files = [path if same(path, name) else name for name in files]
+    paths, by = named(params, main)
+    main = main or _started.Started(_started.MAIN, paths, [])
+    files = [path if same(path, name) else name for name in (_merged.files(paths) if params["files"] else main.files())]
     if path not in files:
         raise Refusal(f"Synapse reads {', '.join(files)}, and {path} is none of them.", "Correct synapse_postgres_config_path.")
     merged = _merged.read(files)
@@ -267,12 +270,12 @@ def look(params: dict) -> dict:
     return {
         "exists": True,
         "files": files,
-        "folders": [name for name in named if os.path.isdir(name)],
+        "folders": [name for name in paths if os.path.isdir(name)],
         "found_by": by,
         "section_path": where,
         "overridden": merged.holders.get(_homeserver.KEY, [])[:-1],
         "engine": section["name"] if section else None,
-        "sqlite_named": section["args"]["database"] if on_sqlite else None,
+        "sqlite_named": section["args"].get("database") if on_sqlite else None,
         "sqlite_path": sqlite_here(params, section, where, main) if on_sqlite else None,
         "address": address(main, merged, workers),
     }

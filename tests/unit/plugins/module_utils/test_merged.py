@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Merging, against what Synapse's own code makes of the same files; what the merged configuration says of database and listeners."""
+"""Merging, against what Synapse's own code makes of the same files; what that says of database and listeners."""
 
 import json
 import subprocess
