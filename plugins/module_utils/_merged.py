@@ -90,10 +90,11 @@ def database(merged: Merged, path_option: str | None = None) -> dict | None:
             f"The key database in {where} holds a {type(found).__name__}, where Synapse expects a mapping with name and args.",
             "Correct the section or remove it.",
         )
-    name, args = found.get("name", "sqlite3"), found.get("args", {})
+    name, args = found.get("name"), found.get("args", {})
     if name not in ENGINES:
         raise Refusal(
-            f"The database section of {where} names the engine {name!r}, and Synapse knows {' and '.join(ENGINES)}.",
+            f"The database section of {where} names {'no engine' if name is None else f'the engine {name!r}'}, and Synapse knows "
+            f"{' and '.join(ENGINES)}.",
             "Correct name in the section.",
         )
     if not isinstance(args, dict):

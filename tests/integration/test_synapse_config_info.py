@@ -57,7 +57,8 @@ def test_a_later_file_decides_and_is_named(look, tmp_path):
     [
         ("database: {name: sqlite3}", "names no file: args.database is missing"),
         ("database: {name: sqlite3, args: {}}", "names no file: args.database is missing"),
-        ("database: {args: {database: }}", "names no file: args.database is missing"),
+        ("database: {args: {database: /a}}", "names no engine"),
+        ("database: {name: sqlite3, args: {database: }}", "names no file: args.database is missing"),
         ("database: {name: sqlite3, args: null}", "args holds nothing"),
         ("database: {name: sqlite3, args: {database: ':memory:'}}", "everything in memory"),
         ("database: {name: SQLite3, args: {database: /a}}", "'SQLite3', and Synapse knows sqlite3 and psycopg2"),
