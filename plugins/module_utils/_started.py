@@ -167,11 +167,16 @@ def called(words: list[str], folders: list[str]) -> Started | None:
 
 
 def _folders(pid: int) -> list[str]:
-    """Return the folders that relative paths of the process may start from: a daemon has left the one that it began in."""
-    with open(f"/proc/{pid}/environ", "rb") as stream:
-        variables = os.fsdecode(stream.read()).split("\0")
-    began = [variable[4:] for variable in variables if variable.startswith("PWD=/")]
-    return [os.readlink(f"/proc/{pid}/cwd"), *began]
+    """Return the folders that relative paths of the process may start from: a daemon has left the one that it began in.
+
+    None are known of another user's process.
+    """
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as stream:
+            variables = os.fsdecode(stream.read()).split("\0")
+        return [os.readlink(f"/proc/{pid}/cwd"), *(variable[4:] for variable in variables if variable.startswith("PWD=/"))]
+    except PermissionError:
+        return []
 
 
 def _shown(unit: str) -> dict[str, str]:
