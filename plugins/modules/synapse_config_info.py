@@ -17,7 +17,7 @@ description:
     runs, they are those of the systemd units, or the one that synctl is given, or O(path) with the folder C(conf.d) beside
     it where there is one.
   - It changes nothing.
-version_added: 0.2.0
+version_added: 0.1.0
 author: The matrixops.synapse_postgres contributors (@matrixops)
 extends_documentation_fragment:
   - matrixops.synapse_postgres.attributes.info
