@@ -113,16 +113,19 @@ def test_a_homeserver_in_a_container_is_moved_by_the_hosts_paths(unlisted):
     assert not site.play("rollback", "--check").missing("going back ")
 
 
-@pytest.mark.parametrize(
-    ("section", "words"),
-    [
-        ("database: {name: sqlite3}", "names no file: args.database is missing"),
-        ("only words", "is not a mapping"),
-    ],
-)
-def test_what_synapse_cannot_start_with_stops_nothing(unlisted, section, words):
+def test_a_file_that_synapse_ignores_refuses_the_move_by_its_name(unlisted):
     site = unlisted("", ["-c", "homeserver.yaml", "--config-path=conf.d"])
-    (site.server.folder / "conf.d").mkdir()
-    (site.server.folder / "conf.d" / "more.yaml").write_text(section)
+    ignored = site.server.folder / "conf.d" / "more.yaml"
+    ignored.parent.mkdir()
+    ignored.write_text("only words")
     site.prepare()
-    assert not site.play("port", fails=True).missing(words, str(site.server.folder / "conf.d" / "more.yaml"))
+    assert not site.play("port", fails=True).missing(f"The top level of {ignored} is not a mapping")
+
+
+def test_a_synapse_that_would_not_stop_is_not_said_to_run_again(unlisted):
+    site = unlisted("", ["-c", "homeserver.yaml"])
+    site.run("start")
+    site.prepare()
+    commands = {**site.variables["synapse_postgres_service_commands"], "stop": "/bin/false"}
+    failed = site.play("port", fails=True, synapse_postgres_service_commands=commands)
+    assert not failed.missing("Synapse runs on SQLite, with everything it had.") and "on SQLite again" not in failed.output
