@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
-import glob
 import json
 import os
 import re
@@ -22,7 +21,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _attempt,
     _connection,
     _defaults,
-    _homeserver,
+    _merged,
     _move,
     _progress,
 )
@@ -120,21 +119,17 @@ class Progress:
 def read_config(paths: list[str], database: dict | None = None) -> dict:
     """Return Synapse's configuration from ``paths``, files and folders of ``*.yaml``, later ones going before earlier ones.
 
-    As Synapse merges its --config-path options (synapse/config/_base.py, read_config_files). ``database`` is the section that
-    it is to have in place of its own. Raises Refusal for a file that cannot be read or parsed, and where no file has a
-    server_name or a psycopg2 ``database:`` section.
+    ``database`` is the section that it is to have in place of its own. Raises Refusal as _merged.read() does, and where no file
+    has a server_name or a psycopg2 ``database:`` section.
     """
-    merged: dict = {}
-    for path in paths:
-        for name in sorted(glob.glob(os.path.join(glob.escape(path), "*.yaml"))) if os.path.isdir(path) else [path]:
-            merged.update(_homeserver.parse(_homeserver.read(name), name))
+    merged = _merged.read(paths).config
     if database:
         merged["database"] = database
     where = ", ".join(paths)
     if not isinstance(merged.get("server_name"), str):
         raise Refusal(
             f"No server_name in {where}.",
-            "Give every file and folder that Synapse reads, in its order (in the role synapse_port: synapse_port_config_files).",
+            "Give every file and folder that Synapse reads, in its order (in the roles: synapse_postgres_config_files).",
         )
     database = merged.get("database")
     if not isinstance(database, dict) or database.get("name") != "psycopg2" or not isinstance(database.get("args"), dict):

@@ -1,0 +1,258 @@
+# Copyright: the matrixops.synapse_postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How Synapse is started on this host: its processes as /proc has them, its systemd units, and the files that it sees.
+
+What runs in a container sees them by other paths: see Started.on_host().
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import glob
+import os
+import re
+import shlex
+import string
+import subprocess
+
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _merged
+
+MAIN = "synapse.app.homeserver"
+
+# The programs that pip installs for Synapse's applications: [project.scripts] in its pyproject.toml.
+_PROGRAMS = {"synapse_homeserver": MAIN, "synapse_worker": "synapse.app.generic_worker"}
+
+# Seconds; systemctl answers at once, or there is no systemd.
+_PATIENCE = 30
+
+
+class _Options(argparse.ArgumentParser):
+    """What Synapse's own parser makes of its options: synapse/config/_base.py, load_or_generate_config()."""
+
+    def __init__(self) -> None:
+        super().__init__(add_help=False)
+        self.add_argument("-c", "--config-path", action="append", default=[])
+        self.add_argument("-d", "--database-path")
+        self.add_argument("-D", "--daemonize", action="store_true")
+        for word in ("--config-directory", "--keys-directory", "--data-directory", "--server-name", "--report-stats"):
+            self.add_argument(word)
+
+    def error(self, message):
+        raise ValueError(message)
+
+
+@dataclasses.dataclass(frozen=True)
+class Started:
+    """How a process of Synapse's was started, or its ``unit`` will start one (``pid`` is None then).
+
+    ``app`` is Synapse's Python module; ``config`` the paths of its ``--config-path`` options, as it sees them; ``folders`` where
+    its relative paths may start, the likeliest first; ``database_path`` its ``--database-path``.
+    """
+
+    app: str
+    config: list
+    folders: list
+    database_path: str | None = None
+    pid: int | None = None
+    unit: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+        return f"process {self.pid}" if self.pid else f"the unit {self.unit}"
+
+    def files(self) -> list[str]:
+        """Return the files of its configuration in their order, by paths at which they can be read on this host."""
+        seen = [f"{self._root}{inside}" for path in self.config for inside in self._inside(path)[:1]]
+        names = [name[len(self._root) :] for name in _merged.files(seen)]
+        return [self.on_host(name) or f"{self._root}{name}" for name in names]
+
+    def on_host(self, path: str) -> str | None:
+        """Return the path on this host of the file that it knows as ``path``; None where none is known.
+
+        A container's file is looked for by the mount that it is in (proc_pid_mountinfo(5)). What is in no mount of the host's is
+        out of reach as soon as the container stops.
+        """
+        if not os.path.isabs(path) and not self.folders:
+            return None
+        for inside in self._inside(path):
+            with contextlib.suppress(OSError):
+                wanted = os.stat(f"{self._root}{inside}")
+                for candidate in (inside, *self._mounted(inside)):
+                    with contextlib.suppress(OSError):
+                        if os.path.samestat(os.stat(candidate), wanted):
+                            return candidate
+        return None
+
+    @property
+    def apart(self) -> bool:
+        """Whether it sees other files than this process does: in a container, or by what its unit hides or mounts."""
+        return bool(self._root)
+
+    @property
+    def _root(self) -> str:
+        if self.pid:
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/{self.pid}/root") != "/" or os.readlink(f"/proc/{self.pid}/ns/mnt") != _our_mounts():
+                    return f"/proc/{self.pid}/root"
+        return ""
+
+    def _inside(self, path: str) -> list[str]:
+        """Return where ``path`` can be for it, absolute, as it sees it; first where there is something."""
+        wholes = [os.path.normpath(os.path.join(folder, path)) for folder in (self.folders or ["/"])]
+        if self._root:  # a link of its is not to be followed to a file of ours
+            wholes = [_resolved(self._root, whole) for whole in wholes]
+        return sorted(wholes, key=lambda whole: not os.path.exists(f"{self._root}{whole}"))
+
+    def _mounted(self, inside: str) -> list[str]:
+        """Return where on this host the file system is mounted that has ``inside``, with the rest of the path."""
+        if not self._root:
+            return []
+        above = [mount for mount in _mounts(self.pid) if _within(inside, mount.point) is not None]
+        if not above:
+            return []
+        its = max(reversed(above), key=lambda mount: len(mount.point))
+        if its.point == "/" and its.kind == "overlay":
+            return []
+        place = os.path.normpath(os.path.join(its.root, _within(inside, its.point)))
+        ours = [mount for mount in _mounts("self") if mount.device == its.device and _within(place, mount.root) is not None]
+        return [os.path.normpath(os.path.join(mount.point, _within(place, mount.root))) for mount in ours]
+
+
+def processes() -> list[Started]:
+    """Return Synapse's processes on this host, those of containers too, as far as this user may look."""
+    found = []
+    for number in sorted(int(path[6:]) for path in glob.glob("/proc/[0-9]*")):
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{number}/cmdline", "rb") as stream:
+                words = os.fsdecode(stream.read()).split("\0")
+            # Not sudo, nsenter or the like, which have the command in theirs.
+            started = "py" in os.path.basename(words[0]) and called(words, _folders(number))
+            if started:
+                found.append(dataclasses.replace(started, pid=number))
+    return found
+
+
+def units(names: list[str]) -> list[Started]:
+    """Return how the systemd units ``names`` start Synapse, of those that do: ExecStart, its environment and its folder."""
+    found = []
+    for name in names:
+        shown = _shown(name)
+        variables = _environment(shown)
+        for command in re.findall(r"(?:^|\s)argv\[\]=(.*?) ; ignore_errors=", shown.get("ExecStart", "")):
+            words = [string.Template(word).safe_substitute(variables) for word in _words(command)]
+            started = called(words, [shown.get("WorkingDirectory", "").lstrip("!~-") or "/"])
+            if started:
+                found.append(dataclasses.replace(started, unit=name))
+    return found
+
+
+def called(words: list[str], folders: list[str]) -> Started | None:
+    """Return what the command ``words`` starts in ``folders``, None where that is no Synapse."""
+    for index, word in enumerate(words[:8]):
+        if word == "-m" and words[index + 1 : index + 2] and words[index + 1].startswith("synapse.app."):
+            app, rest = words[index + 1], words[index + 2 :]
+        elif index < 2 and os.path.basename(word) in _PROGRAMS:
+            app, rest = _PROGRAMS[os.path.basename(word)], words[index + 1 :]
+        else:
+            continue
+        with contextlib.suppress(ValueError):
+            options = _Options().parse_known_args(rest)[0]
+            return Started(app, options.config_path, folders, options.database_path)
+    return None
+
+
+def _folders(pid: int) -> list[str]:
+    """Return the folders that relative paths of the process may start from: a daemon has left the one that it began in.
+
+    None are known of another user's process.
+    """
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as stream:
+            variables = os.fsdecode(stream.read()).split("\0")
+        return [os.readlink(f"/proc/{pid}/cwd"), *(variable[4:] for variable in variables if variable.startswith("PWD=/"))]
+    except PermissionError:
+        return []
+
+
+def _shown(unit: str) -> dict[str, str]:
+    """Return what systemd knows of ``unit``; nothing where there is no systemd."""
+    words = ["systemctl", "show", "--property=ExecStart,Environment,EnvironmentFiles,WorkingDirectory", "--", unit]
+    how = {"encoding": "utf-8", "errors": "replace", "timeout": _PATIENCE, "check": False}
+    try:
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, **how)
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    found: dict[str, str] = {}
+    for line in done.stdout.splitlines():
+        name, _equals, value = line.partition("=")
+        found[name] = f"{found[name]}\n{value}" if name in found else value
+    return found
+
+
+def _environment(shown: dict[str, str]) -> dict[str, str]:
+    """Return the variables that the unit's command is given: Environment=, and the files after it (systemd.exec(5))."""
+    lines = _words(shown.get("Environment", ""))
+    for path in re.findall(r"(/.+?) \(ignore_errors=", shown.get("EnvironmentFiles", "")):
+        with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as stream:
+            lines += [word for line in stream if not line.startswith(("#", ";")) for word in _words(line.strip())[:1]]
+    return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+def _words(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return command.split()
+
+
+def _our_mounts() -> str:
+    return os.readlink("/proc/self/ns/mnt")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Mount:
+    """A line of /proc/PID/mountinfo: the ``root`` of the file system ``device`` of this ``kind`` is mounted at ``point``."""
+
+    device: str
+    root: str
+    point: str
+    kind: str
+
+
+def _mounts(pid: object) -> list[_Mount]:
+    with open(f"/proc/{pid}/mountinfo", "rb") as stream:
+        lines = [os.fsdecode(line).split(" ") for line in stream.read().split(b"\n") if line]
+    # Blanks are written in octal: proc_pid_mounts(5).
+    plain = [[re.sub(r"\\([0-7]{3})", lambda digits: chr(int(digits[1], 8)), field) for field in line] for line in lines]
+    return [_Mount(line[2], line[3], line[4], line[line.index("-") + 1]) for line in plain]
+
+
+def _within(path: str, folder: str) -> str | None:
+    """Return the rest of ``path`` below ``folder``, None where it is not in there."""
+    if path == folder or folder == "/":
+        return path[len(folder) :]
+    return path[len(folder) + 1 :] if path.startswith(f"{folder}/") else None
+
+
+def _resolved(root: str, path: str) -> str:
+    """Return the absolute ``path`` of a process whose root folder is ``root``, without links; one that leads up stays within."""
+    done, left, links = "/", [part for part in path.split("/") if part], 0
+    while left:
+        part = left.pop(0)
+        if part == "..":
+            done = os.path.dirname(done)
+        elif part != ".":
+            whole = os.path.join(done, part)
+            if links < 40 and os.path.islink(f"{root}{whole}"):
+                links += 1
+                target = os.readlink(f"{root}{whole}")
+                done = "/" if target.startswith("/") else done
+                left = [each for each in target.split("/") if each] + left
+            else:
+                done = whole
+    return done

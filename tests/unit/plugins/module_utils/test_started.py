@@ -1,0 +1,106 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""How Synapse is started, by the words of a command or of systemctl, and where the files of a process are on its host."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _started
+from support import needs
+
+PYTHON = "/opt/venvs/matrix-synapse/bin/python"
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("python -m synapse.app.homeserver -c a.yaml -c/b", (_started.MAIN, ["a.yaml", "/b"])),
+        ("python -X dev -W ignore -m synapse.app.homeserver --config-path=/a --config-path /b -D", (_started.MAIN, ["/a", "/b"])),
+        ("python -m synapse.app.homeserver --config-p /a --keys-directory /k", (_started.MAIN, ["/a"])),
+        ("python -m synapse.app.generic_worker --config-path=/a --config-path=/w", ("synapse.app.generic_worker", ["/a", "/w"])),
+        ("python /venv/bin/synapse_homeserver -c /a --generate-missing-and-run", (_started.MAIN, ["/a"])),
+        ("/venv/bin/synapse_worker -c /a -c /w", ("synapse.app.generic_worker", ["/a", "/w"])),
+        ("python -m synapse._scripts.synctl start /a", None),
+        ("python -m synapse.app.homeserver -c", None),
+        ("docker run synapse", None),
+        ("", None),
+    ],
+)
+def test_the_words_of_a_command_say_what_synapse_reads(words, found):
+    started = _started.called(words.split(" "), ["/here"])
+    assert (started and (started.app, started.config)) == found
+
+
+def test_the_option_of_the_database_is_read():
+    assert _started.called(["python", "-m", _started.MAIN, "-c", "/a", "-d", "/b"], []).database_path == "/b"
+
+
+# What systemd 252 answers for the unit of the matrix.org packages, but for the variables.
+SHOWN = """\
+ExecStart={ path=%(python)s ; argv[]=%(python)s -m synapse.app.homeserver --config-path=${CONF}/homeserver.yaml $MORE ; \
+ignore_errors=no ; start_time=[n/a] ; stop_time=[n/a] ; pid=0 ; code=(null) ; status=0/0 }
+Environment=CONF=/wrong MORE=--config-path=/etc/matrix-synapse/conf.d/
+EnvironmentFiles=%(file)s (ignore_errors=yes)
+WorkingDirectory=!/var/lib/matrix-synapse
+"""
+
+
+def test_a_unit_says_what_synapse_will_read(tmp_path, monkeypatch):
+    (tmp_path / "default").write_text("# CONF=/no\nCONF='/etc/matrix-synapse'\n")
+    shown = SHOWN % {"python": PYTHON, "file": tmp_path / "default"}
+    program = tmp_path / "systemctl"
+    program.write_text(f"#!/bin/sh\ncat <<'END'\n{shown}END\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    (unit,) = _started.units(["matrix-synapse.service"])
+    assert unit.config == ["/etc/matrix-synapse/homeserver.yaml", "/etc/matrix-synapse/conf.d/"]
+    assert unit.folders == ["/var/lib/matrix-synapse"] and unit.name == "the unit matrix-synapse.service" and not unit.apart
+
+
+def test_without_systemd_no_unit_says_anything(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert _started.units(["matrix-synapse.service"]) == []
+
+
+@pytest.fixture
+def contained(tmp_path):
+    """A process that sees ``volume`` of the host as /data and has a root of its own: what a container is, without its tools."""
+    needs.need(os.geteuid() == 0 and shutil.which("unshare") is not None, "mounts of its own take root and unshare")
+    root, volume = tmp_path / "root", tmp_path / "a volume"
+    for folder in (root / "data", root / "layer", volume / "sub"):
+        folder.mkdir(parents=True)
+    inside = "import os, sys, time; os.chroot(sys.argv[1]); os.chdir('/data'); print(flush=True); time.sleep(60)"
+    script = f'mount --bind "$1" "$1" && mount --bind "$2" "$1/data" && exec {sys.executable} -c "{inside}" "$1"'
+    words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", root, volume]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        yield _started.Started(_started.MAIN, ["/data", "conf.d"], ["/data"], pid=process.pid), volume
+        process.kill()
+
+
+def test_a_file_in_a_containers_volume_is_found_on_the_host(contained):
+    started, volume = contained
+    (volume / "homeserver.db").write_text("x")
+    (volume / "b.yaml").write_text("")
+    (volume / "sub" / "link.db").symlink_to("/data/homeserver.db")
+    (volume / "away.db").symlink_to("/etc/passwd")
+    assert started.apart
+    for name in ("/data/homeserver.db", "homeserver.db", "/data/sub/../homeserver.db", "/data/sub/link.db", "sub/link.db"):
+        assert started.on_host(name) == str(volume / "homeserver.db"), name
+    assert started.on_host("/data") == str(volume)
+    # A link of the container's to a file that it does not have is no way to the host's of that name.
+    assert started.on_host("/data/away.db") is None and started.on_host("/etc/passwd") is None
+    assert started.on_host("/data/none.db") is None
+    assert [name for name in started.files() if name.endswith("b.yaml")] == [str(volume / "b.yaml")]
+
+
+def test_a_process_of_the_hosts_own_is_taken_at_its_word(tmp_path):
+    (tmp_path / "a.db").write_text("x")
+    (tmp_path / "link.db").symlink_to("a.db")
+    here = _started.Started(_started.MAIN, [], [str(tmp_path)], pid=os.getpid())
+    assert here.on_host("link.db") == str(tmp_path / "link.db") and not here.apart
+    assert here.on_host("b.db") is None
+    assert _started.Started(_started.MAIN, [], []).on_host("a.db") is None
