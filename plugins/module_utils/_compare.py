@@ -202,6 +202,11 @@ def stored(value: object, kind: str) -> str | None:
     return str(value)
 
 
+def is_no_text(text: str | None) -> bool:
+    """Tell whether ``text``, as stored() returns it, is none that PostgreSQL can be sent: with a NUL character, or no UTF-8."""
+    return text is not None and ("\0" in text or any("\ud800" <= char <= "\udfff" for char in text))
+
+
 def prepare(lite) -> None:
     """Give the SQLite connection ``lite`` the functions of its expressions, and tables on disk for Unmatched, before it is used.
 

@@ -72,7 +72,7 @@ def _hand_out(idle: list, tasks, done) -> None:
             with _heard_of(task):
                 refused, answer = pipe.recv()
             if refused:
-                raise Refusal(*refused)
+                raise Refusal(*refused[:2], **refused[2])
             done(task, answer)
             idle.append(pipe)
 
@@ -101,4 +101,4 @@ def _serve(pipe, others: list, tool) -> None:
                 while True:
                     pipe.send((None, do(pipe.recv())))
         except Refusal as refusal:
-            pipe.send(((refusal.found, refusal.remedy), None))
+            pipe.send(((refusal.found, refusal.remedy, refusal.facts), None))

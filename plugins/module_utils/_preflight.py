@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import dataclasses
 import glob
@@ -17,6 +18,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _connection,
     _copy,
     _database,
+    _limits,
     _move,
     _routine,
     _snapshot,
@@ -226,7 +228,8 @@ def _compare(report: Report, path: str, source: dict, synapse: dict, config: dic
         return
     with report.hearing(), _sqlite.reading(path) as connection:
         _values.prepare(connection)
-        _Comparison(report, path, connection, synapse, version == known == target["schema_version"]).all()
+        libpq = _routine.connection_keywords(config)
+        _Comparison(report, path, connection, synapse, libpq, version == known == target["schema_version"]).all()
     if target["made"]:
         with report.hearing():
             _renumbered(report, path, synapse, config)
@@ -235,11 +238,13 @@ def _compare(report: Report, path: str, source: dict, synapse: dict, config: dic
 class _Comparison:
     """Looks through every table that the routine carries over, for all that PostgreSQL will refuse in it.
 
-    ``settled`` says that both sides have the same version of the schema, so that no migration adds or removes a column.
+    ``libpq`` are the keywords that lead to the target. ``settled`` says that both sides have the same version of the schema, so
+    that no migration adds or removes a column.
     """
 
-    def __init__(self, report: Report, path: str, connection, synapse: dict, settled: bool) -> None:
+    def __init__(self, report: Report, path: str, connection, synapse: dict, libpq: dict, settled: bool) -> None:
         self.report, self.path, self.connection, self.synapse, self.settled = report, path, connection, synapse, settled
+        self.libpq = libpq
         self.target = synapse["target"]
         self.dropped: dict[str, list[str]] = {}
         self.there = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall())
@@ -338,8 +343,38 @@ class _Comparison:
         boolean = set(self.synapse["boolean"].get(table.name, ())) & set(table.columns)
         wrong = _values.defects(table.columns, table.target, required, boolean)
         row, texts = _values.mangled(table.columns, table.target)
-        for found in _values.scan(self.connection, table.name, wrong, row, texts):
+        limits, large = _limits.Limits(self.connection, table.name, table.columns, self.target), array.array("q")
+        for found in _values.scan(self.connection, table.name, wrong, row, texts, limits.large, large.append):
             self._tell(table.name, found)
+        if large:
+            self._indexed(table, limits, large)
+
+    def _indexed(self, table: Table, limits: _limits.Limits, large: array.array) -> None:
+        """Report those of the ``large`` rows of ``table`` that an index of PostgreSQL's cannot hold, as the server judges."""
+        try:
+            with _connection.connected(self.libpq, what="synapse_port_info") as connection, connection.cursor() as cursor:
+                refused = limits.refused(cursor, large)
+                connection.rollback()
+        except Refusal as error:
+            self.report.note(
+                f"{table.name} has {_rows(len(large), large[: _values.NAMED])} in {self.path} that may be too large for an index, "
+                f"and the server could not be asked. {error.found}",
+                error.remedy,
+                table=table.name,
+                count=len(large),
+                rows=list(large[: _values.NAMED]),
+            )
+            return
+        for index, rows in refused.items():
+            names, named = ", ".join(table.columns[column] for column in index.columns), rows[: _values.NAMED]
+            self.report.problem(
+                f"{table.name} has {_rows(len(rows), named)} in {self.path} whose {names} are longer than PostgreSQL's index "
+                f"{index.name} can hold.",
+                _mend(table.name, names),
+                table=table.name,
+                count=len(rows),
+                rows=named,
+            )
 
     def _tell(self, table: str, found: _values.Found) -> None:
         defect, where = found.defect, {"table": table, "count": found.count, "rows": found.rows}
@@ -387,14 +422,8 @@ class _Comparison:
         for index in self.connection.execute(f"PRAGMA index_list({name})").fetchall():
             columns = [row[2] for row in self.connection.execute(f"PRAGMA index_info({_sqlite.quoted(index[1])})")]
             if index[2] and None not in columns:  # None is an expression
-                found.append(({column.lower() for column in columns}, self._condition(index[1]) if index[4] else None))
+                found.append(({column.lower() for column in columns}, _values.condition(self.connection, index[1]) if index[4] else None))
         return found
-
-    def _condition(self, index: str) -> str:
-        """Return the condition of a partial index as PostgreSQL writes simple ones: in parentheses."""
-        made = self.connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (index,)).fetchone()[0]
-        condition = " ".join(re.split(r"\bWHERE\b", made, maxsplit=1, flags=re.IGNORECASE)[-1].split())
-        return condition if condition.startswith("(") else f"({condition})"
 
     def _references(self, key: dict) -> None:
         """Report rows that refer to what PostgreSQL will not have when they come."""

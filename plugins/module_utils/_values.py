@@ -120,28 +120,52 @@ def mangled(columns: dict[str, str], target: dict[str, dict]) -> tuple[str | Non
     return f"is_mangled(CAST({row} AS BLOB))", found
 
 
-def scan(connection: sqlite3.Connection, table: str, wrong: list[Defect], row: str | None, texts: list[Defect]) -> list[Found]:
-    """Return which of the defects ``wrong``, and of ``texts`` where the condition ``row`` holds, ``table`` has, and where."""
-    counts = _counts(connection, table, wrong, [row] if row else [])
+def scan(
+    connection: sqlite3.Connection,
+    table: str,
+    wrong: list[Defect],
+    row: str | None,
+    texts: list[Defect],
+    large: str | None = None,
+    hear=None,
+) -> list[Found]:
+    """Return which of the defects ``wrong``, and of ``texts`` where the condition ``row`` holds, ``table`` has, and where.
+
+    On the way ``hear`` is called with the id of each row for which the condition ``large`` holds.
+    """
+    if large:
+        connection.create_function("heard", 1, hear)  # it returns nothing, so no row counts for it
+    counts = _counts(connection, table, wrong, [row] if row else [], f"CASE WHEN {large} THEN heard(rowid) END" if large else None)
     found = list(zip(wrong, counts))
     if row and counts[-1]:
         found += zip(texts, _counts(connection, table, texts, []))
     return [Found(defect, count, rows_of(connection, table, defect.where)) for defect, count in found if count]
 
 
-def _counts(connection: sqlite3.Connection, table: str, wrong: list[Defect], more: list[str]) -> list[int]:
+def _counts(
+    connection: sqlite3.Connection, table: str, wrong: list[Defect], more: list[str], looked_at: str | None = None
+) -> list[int]:
+    """Return how many rows meet the conditions of ``wrong``, and ``more``; ``looked_at`` is one that none meets."""
     conditions = [f"({condition})" for condition in [*(defect.where for defect in wrong), *more]]
-    if not conditions:
+    if not conditions and not looked_at:
         return []
-    counts = ", ".join(f"count(CASE WHEN {condition} THEN 1 END)" for condition in conditions)
+    counts = ", ".join([*(f"count(CASE WHEN {condition} THEN 1 END)" for condition in conditions), "0"])
     # A sound row fails every condition and is not counted at all.
-    return connection.execute(f"SELECT {counts} FROM {_sqlite.quoted(table)} WHERE {' OR '.join(conditions)}").fetchone()
+    where = " OR ".join(([looked_at] if looked_at else []) + conditions)
+    return connection.execute(f"SELECT {counts} FROM {_sqlite.quoted(table)} WHERE {where}").fetchone()[:-1]
 
 
 def rows_of(connection: sqlite3.Connection, table: str, where: str) -> list:
     """Return the first NAMED row ids of ``table`` (which may go by the alias ``child``) for which ``where`` holds."""
     query = f"SELECT child.rowid FROM {_sqlite.quoted(table)} AS child WHERE {where} LIMIT {NAMED}"
     return [row[0] for row in connection.execute(query)]
+
+
+def condition(connection: sqlite3.Connection, index: str) -> str:
+    """Return the condition of the partial ``index`` of SQLite's as PostgreSQL writes simple ones: in parentheses."""
+    made = connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (index,)).fetchone()[0]
+    found = " ".join(re.split(r"\bWHERE\b", made, maxsplit=1, flags=re.IGNORECASE)[-1].split())
+    return found if found.startswith("(") else f"({found})"
 
 
 def orphans(key: dict, parent_dropped: list[str], here: dict, there: dict | None) -> str:
