@@ -12,7 +12,14 @@ from __future__ import annotations
 
 import contextlib
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _compare, _lines, _move, _sqlite, _tables
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
+    _compare,
+    _connection,
+    _lines,
+    _move,
+    _sqlite,
+    _tables,
+)
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 try:
@@ -106,26 +113,24 @@ def carry(lite, cursor, tables: dict[str, _compare.Table]) -> dict:
 
 
 @contextlib.contextmanager
-def told_without_values(name: str, against: str = ""):
-    """Turn the server's refusal of a row of ``name`` into ours. Its own words may hold the row, and so a secret.
+def told_without_values(name: str):
+    """Turn the server's refusal of a row of the table ``name`` into ours, with the ``table`` as a fact.
 
-    ``against`` is the remedy where a constraint is violated, if it is another one.
+    Its own words may hold the row, and so a secret: see _connection.without_values().
     """
     try:
         yield
     except psycopg2.Error as error:
-        # A link or a server that is gone, a full disk, an end that was asked for: it is about no row, and its words are wanted.
+        # A link or a server that is gone, a full disk, an end that was asked for: it is about no row.
         if error.pgcode is None or error.pgcode[:2] in _NO_ROW:
             raise
-        # The messages of class 23, violated constraints, name tables and constraints and nothing else.
-        violated = error.pgcode.startswith("23")
-        words = f": {error.diag.message_primary}" if violated else ""
-        remedy = (
-            "What was under way is undone. See the server's log for the row and mend it on SQLite, or port into a new database."
-        )
+        said = error.diag
         raise Refusal(
-            f"PostgreSQL refused what was to be carried over to {name}, SQLSTATE {error.pgcode}{words}.",
-            against if violated and against else remedy,
+            f"PostgreSQL refused what was to be carried over to {name}, SQLSTATE {error.pgcode}: "
+            f"{_connection.without_values(type(error), said.message_primary, said.message_detail, said.message_hint)}.",
+            "What was under way is undone. Mend those rows on SQLite, with Synapse stopped (the module synapse_port_info tells "
+            "which they are, and so does the server's log), then run this again: it carries the table anew.",
+            table=name,
         ) from None
 
 

@@ -22,9 +22,6 @@ try:
 except ImportError:
     pass
 
-# What helps where the rows that were carried are against a constraint.
-_AGAINST = "Mend those rows on SQLite (the server's log tells which), and give the move a new, empty database."
-
 # The stage in which foreign keys are made again, after all others.
 _FOREIGN_KEY = 2
 
@@ -159,7 +156,7 @@ def _builder(libpq: dict):
         cursor.execute(f"{_move.UNLIMITED}; SET synchronous_commit = off; {_move.NOTICE_SILENCE}")
 
         def build(one: _Aside) -> None:
-            with _carry.told_without_values(one.table, _AGAINST):
+            with _carry.told_without_values(one.table):
                 # Statements that are sent at once are one transaction (manual, "Multiple Statements in a Simple Query").
                 forget = sql.SQL("DELETE FROM synapse_postgres.aside WHERE (table_name, name) = ({}, {})")
                 forget = forget.format(sql.Literal(one.table), sql.Literal(one.name))

@@ -16,7 +16,6 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _copy,
     _crew,
     _database,
-    _indexes,
     _move,
     _nulls,
     _routine,
@@ -81,8 +80,7 @@ def port(params: dict, check_mode: bool) -> dict:
             _move.require_unused(cursor)
             begun = _begun(cursor, target, params, inode)
             if not check_mode and not begun.goes_on:
-                # The keys by which rows are found; foreign ones may be against what a load that was killed has left.
-                _indexes.put_back(cursor, target, source, foreign_keys=False)
+                _copy.complete(cursor, target, source)
             _move.require_same_rows(cursor, source, begun.routine["append_only"])
             if check_mode:
                 return {"changed": True, "finished": False}

@@ -313,9 +313,8 @@ class _Comparison:
 
     def _shape(self, table: Table) -> None:
         """Report columns that the two sides do not share, and what the routine does not know of the shared ones."""
-        made = (self.there[table.name] or "").rstrip().upper()
         wrong = []
-        if re.search(r"\bWITHOUT\s+ROWID[\s,\w]*$", made):
+        if not self._has_row_ids(table.name):
             wrong.append("has no row ids, by which the routine goes")
         if self.settled:
             wrong += [f"has the column {column}, which PostgreSQL has not" for column in table.only]
@@ -335,6 +334,9 @@ class _Comparison:
                 table=table.name,
             )
 
+    def _has_row_ids(self, name: str) -> bool:
+        return not re.search(r"\bWITHOUT\s+ROWID[\s,\w]*$", (self.there[name] or "").rstrip().upper())
+
     def _values(self, table: Table) -> None:
         """Report values that PostgreSQL refuses, and note those that the routine leaves out."""
         required = {column for column in table.columns if table.target[column]["required"]}
@@ -344,7 +346,8 @@ class _Comparison:
         wrong = _values.defects(table.columns, table.target, required, boolean)
         row, texts = _values.mangled(table.columns, table.target)
         limits, large = _limits.Limits(self.connection, table.name, table.columns, self.target), array.array("q")
-        for found in _values.scan(self.connection, table.name, wrong, row, texts, limits.large, large.append):
+        named = limits.large if self._has_row_ids(table.name) else None
+        for found in _values.scan(self.connection, table.name, wrong, row, texts, named, large.append):
             self._tell(table.name, found)
         if large:
             self._indexed(table, limits, large)
@@ -357,8 +360,8 @@ class _Comparison:
                 connection.rollback()
         except Refusal as error:
             self.report.note(
-                f"{table.name} has {_rows(len(large), large[: _values.NAMED])} in {self.path} that may be too large for an index, "
-                f"and the server could not be asked. {error.found}",
+                f"{table.name} has {_rows(len(large), large[: _values.NAMED])} in {self.path} that may be too large for an "
+                f"index, and the server could not be asked. {error.found}",
                 error.remedy,
                 table=table.name,
                 count=len(large),
@@ -422,7 +425,9 @@ class _Comparison:
         for index in self.connection.execute(f"PRAGMA index_list({name})").fetchall():
             columns = [row[2] for row in self.connection.execute(f"PRAGMA index_info({_sqlite.quoted(index[1])})")]
             if index[2] and None not in columns:  # None is an expression
-                found.append(({column.lower() for column in columns}, _values.condition(self.connection, index[1]) if index[4] else None))
+                found.append(
+                    ({column.lower() for column in columns}, _values.condition(self.connection, index[1]) if index[4] else None)
+                )
         return found
 
     def _references(self, key: dict) -> None:

@@ -135,7 +135,9 @@ def scan(
     """
     if large:
         connection.create_function("heard", 1, hear)  # it returns nothing, so no row counts for it
-    counts = _counts(connection, table, wrong, [row] if row else [], f"CASE WHEN {large} THEN heard(rowid) END" if large else None)
+    counts = _counts(
+        connection, table, wrong, [row] if row else [], f"CASE WHEN {large} THEN heard(rowid) END" if large else None
+    )
     found = list(zip(wrong, counts))
     if row and counts[-1]:
         found += zip(texts, _counts(connection, table, texts, []))

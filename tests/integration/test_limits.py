@@ -39,7 +39,10 @@ def look(run, move, **how) -> dict:
 
 def relation(key: object, rowid: int | None = None) -> tuple:
     values = (rowid, f"$reaction{rowid or random.random()}", "$event", "m.annotation", key)
-    return "INSERT INTO event_relations (rowid, event_id, relates_to_id, relation_type, aggregation_key) VALUES (?, ?, ?, ?, ?)", values
+    return (
+        "INSERT INTO event_relations (rowid, event_id, relates_to_id, relation_type, aggregation_key) VALUES (?, ?, ?, ?, ?)",
+        values,
+    )
 
 
 def test_a_row_that_no_index_can_hold_is_found_before_anything_is_moved(run, move):
@@ -60,3 +63,67 @@ def test_a_row_that_no_index_can_hold_is_found_before_anything_is_moved(run, mov
     plant(move, "DELETE FROM event_relations WHERE rowid IN (9001, 9005)")
     assert look(run, move)["movable"]
     assert run("synapse_port", {**move.options, **COPY})["finished"]
+
+
+def verified(run, move) -> bool:
+    return run("synapse_port_verify", {**move.login, "sqlite_database": str(move.source)}).get("equal", False)
+
+
+def plant_many(move) -> None:
+    """Have so many relations that their indexes are made when all of them are there, one of them too long for it."""
+    with contextlib.closing(sqlite3.connect(move.source)) as connection:
+        connection.executemany(relation("")[0], (relation("👍", 9100 + number)[1] for number in range(1200)))
+        connection.execute(*relation(noise(3497), 9001))
+        connection.commit()
+
+
+@pytest.mark.parametrize("then", [COPY, ROUTINE], ids=["copy", "synapse"])
+def test_a_row_that_no_index_holds_is_mended_and_the_same_database_taken(run, move, then):
+    plant_many(move)
+    for _again in range(2):
+        refused = run("synapse_port", {**move.options, **COPY})
+        assert refused["failed"] and "54000" in refused["msg"] and "event_relations" in refused["msg"], refused
+        # The server's own words, with its detail and hint; and a remedy that helps.
+        for words in ("maximum 2704", "event_relations_relates", "1/3 of a buffer page", "run this again"):
+            assert words in refused["msg"], refused["msg"]
+        assert noise(3497) not in refused["output"]
+    move.lite("UPDATE event_relations SET aggregation_key = 'short' WHERE rowid = 9001")
+    assert run("synapse_port", {**move.options, **then})["finished"]
+    assert verified(run, move)
+    assert move.rows("SELECT count(*) FROM pg_indexes WHERE indexname = 'event_relations_relates'") == [(1,)]
+
+
+def test_the_routine_is_refused_a_row_in_the_words_of_the_server_and_goes_on_when_it_is_mended(run, move):
+    plant_many(move)
+    refused = run("synapse_port", {**move.options, **ROUTINE})
+    for words in ("maximum 2704", "event_relations_relates", "1/3 of a buffer page"):
+        assert refused["failed"] and words in refused["msg"], refused
+    move.lite("UPDATE event_relations SET aggregation_key = 'short' WHERE rowid = 9001")
+    assert run("synapse_port", {**move.options, **ROUTINE})["finished"]
+    assert verified(run, move)
+
+
+def test_a_row_against_a_foreign_key_is_mended_and_the_same_database_taken(run, move):
+    with contextlib.closing(sqlite3.connect(move.source)) as connection:
+        (event, room) = connection.execute("SELECT event_id, room_id FROM event_edges LIMIT 1").fetchone()
+        rows = ((event, f"$before{number}", room) for number in range(1200))
+        connection.executemany("INSERT INTO event_edges (event_id, prev_event_id, room_id, is_state) VALUES (?, ?, ?, 0)", rows)
+        connection.execute("UPDATE event_edges SET event_id = '$nowhere' WHERE prev_event_id = '$before7'")
+        connection.commit()
+    refused = run("synapse_port", {**move.options, **COPY})
+    assert refused["failed"] and "23503" in refused["msg"] and "event_edges_event_id_fkey" in refused["msg"], refused
+    assert "$nowhere" not in refused["output"]
+    move.lite("DELETE FROM event_edges WHERE event_id = '$nowhere'")
+    assert run("synapse_port", {**move.options, **COPY})["finished"]
+    assert verified(run, move)
+
+
+def test_a_key_that_is_there_twice_is_mended_and_the_same_database_taken(run, move):
+    columns = "event_id, room_id, sender, key, value"
+    # PostgreSQL alone keeps events in the search unique. The first of the two has gone over when the second is refused.
+    move.lite(f"INSERT INTO event_search (rowid, {columns}) SELECT 100000, {columns} FROM event_search WHERE rowid = 1")
+    refused = run("synapse_port", {**move.options, **COPY, "batch_size": 2})
+    assert refused["failed"] and "23505" in refused["msg"] and "event_search" in refused["msg"], refused
+    move.lite("DELETE FROM event_search WHERE rowid = 1")
+    assert run("synapse_port", {**move.options, **COPY, "batch_size": 2})["finished"]
+    assert verified(run, move)
