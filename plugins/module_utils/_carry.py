@@ -159,7 +159,7 @@ def _write(lite, cursor, table: _compare.Table) -> int:
     """Bring SQLite's rows to a temporary table on the server, and from there to where they belong."""
     cursor.execute(_lines.waiting(table, "carried"))
     lines = _lines.Lines(lite, table, among=f"SELECT id FROM temp.only_here WHERE name = {_literal(table.name)}")
-    cursor.copy_expert(_lines.into(table, "pg_temp.carried"), lines, _lines.PIECE)
+    lines.send(cursor, _lines.into(table, "pg_temp.carried"))
     names, values = _lines.names(table), ", ".join(map(_given, table.columns))
     # One statement, since a changed row may refer to a new one and foreign keys are looked at when a statement ends; the changed
     # rows first, since a new one may have a value that they give up.

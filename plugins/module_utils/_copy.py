@@ -471,7 +471,7 @@ def _sent(lite, cursor, part: _Part, way: _Way) -> _lines.Lines:
     if way.first:
         cursor.execute(way.first)
     lines = _lines.Lines(lite, way.table, low=part.low, high=part.high)
-    cursor.copy_expert(way.copy, lines, _lines.PIECE)
+    lines.send(cursor, way.copy)
     if way.last:
         cursor.execute(way.last)
     return lines
