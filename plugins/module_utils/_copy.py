@@ -30,6 +30,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _lines,
     _move,
     _progress,
+    _room,
     _routine,
     _shares,
     _sqlite,
@@ -152,19 +153,20 @@ def _load(cursor, libpq: dict, source: str, plan: _Plan, aside: bool) -> None:
     plan.order(_tables.references(cursor))
     # Their triggers look for rows of other tables, by keys that are put aside.
     later = _carry.concerned(cursor, list(triggered))
-    _fill(plan, libpq, source, set(plan.ways) - later)
+    _fill(cursor, plan, libpq, source, set(plan.ways) - later)
     _indexes.put_back(cursor, libpq, source, foreign_keys=False)
-    _fill(plan, libpq, source, later)
+    _fill(cursor, plan, libpq, source, later)
     plan.require_over()
     _indexes.put_back(cursor, libpq, source)
 
 
-def _fill(plan: _Plan, libpq: dict, source: str, names: set[str]) -> None:
+def _fill(cursor, plan: _Plan, libpq: dict, source: str, names: set[str]) -> None:
     """Carry over the tables ``names`` of ``plan``, by several processes."""
     if not names & set(plan.ways):
         return
     with _progress.Progress(f"{source}.progress.json", "port") as told, _sqlite.reading(source) as lite:
-        _crew.work(lambda: _carrier(source, libpq, plan.ways), lambda: plan.next(lite, names), lambda *did: plan.done(*did, told))
+        tool, most = (lambda: _carrier(source, libpq, plan.ways)), _room.workers(cursor)
+        _crew.work(tool, lambda: plan.next(lite, names), lambda *did: plan.done(*did, told), most)
 
 
 def _require_columns(both: _tables.Tables, carried: set[str]) -> None:

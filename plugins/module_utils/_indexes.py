@@ -14,7 +14,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _carry, _connection, _crew, _move, _progress
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
+    _carry,
+    _connection,
+    _crew,
+    _move,
+    _progress,
+    _room,
+)
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 try:
@@ -98,7 +105,7 @@ def put_back(cursor, libpq: dict, source: str, foreign_keys: bool = True) -> Non
     with _progress.Progress(f"{source}.progress.json", "port", unit="indexes") as told:
         told.tell(doing="the indexes", done=0, total=len(found), now=True)
         builds = _Builds(found, told)
-        _crew.work(lambda: _builder(libpq), builds.next, builds.done)
+        _crew.work(lambda: _builder(libpq), builds.next, builds.done, _room.workers(cursor))
 
 
 def aside(cursor) -> list[_Aside]:

@@ -147,6 +147,18 @@ def read_config(paths: list[str], database: dict | None = None) -> dict:
     return merged
 
 
+def pool(config: dict) -> int:
+    """Return how many sessions Synapse has at most by ``config``, in each of its processes: Twisted's adbapi has 5 by default."""
+    return int(config["database"]["args"].get("cp_max") or 5)
+
+
+def within(config: dict, sessions: int) -> dict:
+    """Return ``config`` with a pool of so many ``sessions`` at most."""
+    database, most = config["database"], min(pool(config), sessions)
+    args = {**database["args"], "cp_min": min(int(database["args"].get("cp_min") or 3), most), "cp_max": most}
+    return {**config, "database": {**database, "args": args}}
+
+
 def connection_keywords(config: dict) -> dict:
     """Return libpq's keywords from ``config``'s database section: all of ``args`` but the pool's ``cp_*``."""
     return {key: value for key, value in config["database"]["args"].items() if not key.startswith("cp_")}

@@ -198,12 +198,14 @@ def read(cursor, made):
         indexes.setdefault(table, []).append({"name": name, "using": using, "columns": names_of})
     cursor.execute("SELECT current_setting('block_size')::int")
     page = cursor.fetchone()[0]
+    cursor.execute("SELECT word FROM pg_get_keywords() WHERE catcode IN ('R', 'T') ORDER BY 1")
+    reserved = [row[0] for row in cursor.fetchall()]
     cursor.execute(SEQUENCES)
     sequences = [row[0] for row in cursor.fetchall()]
     cursor.execute("SELECT max(version) FROM schema_version")
     version = cursor.fetchone()[0]
     found = {"columns": columns, "foreign_keys": keys, "unique": unique, "partial_unique": partial}
-    found.update(indexes=indexes, page=page)
+    found.update(indexes=indexes, page=page, reserved=reserved)
     return {"made": made, "schema_version": version, **found, "checks": checks, "sequences": sequences}
 
 
@@ -278,7 +280,8 @@ def ask(python: list[str], config: dict | None = None, folder: str | None = None
     already), schema_version, columns: {table: {column: {type, length, required (NOT NULL), default (has one), always (only
     the server gives it)}}}, foreign_keys: [{name, table, columns, parent, parent_columns}], unique: {table: [[columns]]},
     partial_unique: {table: [{columns, where}]}, checks: {table: [SQL]}, sequences, indexes: {table: [{name, using (what follows
-    USING in its definition), columns}]}, page (the server's block_size in bytes)}``. Where it is not there, Synapse makes it
+    USING in its definition), columns}]}, page (the server's block_size in bytes), reserved (words that name
+    no table or column without quotes)}``. Where it is not there, Synapse makes it
     in a transaction that is rolled back; its background updates, which add an index or a constraint later, are not run. A
     target that does not let itself be looked at gives ``target`` None and its words in ``refused``, without hiding the rest.
 

@@ -24,6 +24,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _indexes,
     _move,
     _progress,
+    _room,
     _shares,
     _sqlite,
     _synapse,
@@ -300,7 +301,7 @@ class Comparison:
 
         with _connection.connected(libpq, autocommit=True, what="synapse_port_verify") as other, other.cursor() as keeper:
             keeper.execute("SET synchronous_commit = off")
-            _crew.work(lambda: _looking(source, libpq, snapshot, look), lambda: next(left, None), done)
+            _crew.work(lambda: _looking(source, libpq, snapshot, look), lambda: next(left, None), done, _room.workers(keeper))
             self._kept.settle(keeper)
         return sums
 
@@ -327,7 +328,7 @@ class Comparison:
                 unmatched[share.table].add(share.side, rows)
             self.progress.tell(doing=f"{share.table}: which rows differ", done=total, total=total)
 
-        _crew.work(lambda: _looking(source, libpq, snapshot, look), following, done)
+        _crew.work(lambda: _looking(source, libpq, snapshot, look), following, done, _room.workers(self.cursor))
         for each in unmatched.values():
             each.settle(self.cursor)
 

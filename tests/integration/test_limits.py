@@ -127,3 +127,75 @@ def test_a_key_that_is_there_twice_is_mended_and_the_same_database_taken(run, mo
     move.lite("DELETE FROM event_search WHERE rowid = 1")
     assert run("synapse_port", {**move.options, **COPY, "batch_size": 2})["finished"]
     assert verified(run, move)
+
+
+# What the routine ends at, or makes something else of: SQL, the table, a row's id, words of the report, whether the engine copy
+# refuses it, too.
+ROUTINES_OWN = {
+    "a number to search": ("UPDATE event_search SET value = 5 WHERE rowid = 2", "event_search", 2, "needs text", False),
+    "a NUL beside what is searched": (
+        "UPDATE event_search SET key = 'a' || char(0) WHERE rowid = 3", "event_search", 3, "NUL",
+    ),
+    "a blob for text": ("UPDATE pushers SET data = x'7b7d'", "pushers", None, "is a blob", True),
+    "a boolean of 2": ("UPDATE users SET shadow_banned = 2 WHERE rowid = 1", "users", 1, "neither 1 (true)", True),
+    "a fraction": ("UPDATE devices SET last_seen = 1.5 WHERE rowid = 1", "devices", 1, "whole number", True),
+    "a backslash for bytes": ("UPDATE user_filters SET filter_json = 'a\\b'", "user_filters", None, "backslash", True),
+    "the last number": (
+        "INSERT INTO account_data (user_id, account_data_type, stream_id, content) VALUES ('@a', 't', 9223372036854775807, '{}')",
+        "account_data", None, "last number",
+    ),
+    "the last row id": ("UPDATE room_depth SET rowid = 9223372036854775807 WHERE rowid = 1", "room_depth", None, "row id", None),
+    "a user without a next": (
+        "INSERT INTO users (name, creation_ts) VALUES ('@9223372036854775807:localhost', 1)", "users", None, "user_id_seq",
+    ),
+    "a search entry below 1": (
+        "INSERT INTO event_search (rowid, event_id, room_id, sender, key, value)"
+        " SELECT -7, event_id, room_id, sender, 'content.x', 'x' FROM events WHERE type = 'm.room.power_levels' LIMIT 1",
+        "event_search", -7, "below 1",
+    ),
+}  # fmt: skip
+_GROUND = (
+    "INSERT INTO pushers (id, user_name, profile_tag, kind, app_id, app_display_name, device_display_name, pushkey, ts, data)"
+    " VALUES (1, '@person0:localhost', '', 'http', 'a', 'a', 'd', 'k', 1, '{}')",
+    "INSERT INTO user_filters (user_id, full_user_id, filter_id, filter_json) VALUES ('p', '@p:localhost', 1, x'7b7d')",
+)
+
+
+def test_what_the_routine_stumbles_over_is_found_before(run, move):
+    plant(move, *_GROUND, *(one[0] for one in ROUTINES_OWN.values()))
+    found = look(run, move, **ROUTINE)
+    for name, (_sql, table, row, words, _copy) in ROUTINES_OWN.items():
+        same = [one for one in found["problems"] if one.get("table") == table and words in one["found"]]
+        assert len(same) == 1 and (row is None or same[0]["rows"] == [row]), (name, found["told"])
+    assert len(found["problems"]) == len(ROUTINES_OWN), found["told"]
+    by_copy = look(run, move, **COPY)["told"]
+    assert "needs text" not in by_copy.replace("PostgreSQL needs text", "") and "event_search.key" not in by_copy, by_copy
+    # The module alone refuses what its preflight would, with either engine, and says which row.
+    refused = run("synapse_port", {**move.options, **ROUTINE})
+    assert refused["failed"] and "would fail at" in refused["msg"] and "event_search.value" in refused["msg"], refused
+
+
+def test_a_blob_for_text_does_not_go_through_the_module_alone(run, move):
+    sql, table, _row, words, _copy = ROUTINES_OWN["a blob for text"]
+    plant(move, *_GROUND, sql)
+    refused = run("synapse_port", {**move.options, **COPY})
+    assert refused["failed"] and words in refused["msg"] and f"{table}." in refused["msg"], refused
+    assert "row id" in refused["msg"] and not move.rows(f"SELECT 1 FROM {table}")
+
+
+def test_a_role_with_too_few_sessions_is_told_and_one_with_few_is_enough(run, move):
+    role = moves.USER
+    try:
+        move.rows(f"ALTER ROLE {role} CONNECTION LIMIT 2")
+        (problem,) = look(run, move)["problems"]
+        assert "CONNECTION LIMIT of 2" in problem["found"] and "needs 3" in problem["found"], problem
+        command = problem["remedy"].partition(": ")[2]
+        assert command.startswith(f'ALTER ROLE "{role}" CONNECTION LIMIT '), problem
+        move.rows(f"ALTER ROLE {role} CONNECTION LIMIT 3")
+        assert run("synapse_port", {**move.options, **COPY})["finished"]
+        assert verified(run, move)
+        # The command helps as it is printed.
+        move.rows(command)
+        assert move.rows("SELECT rolconnlimit FROM pg_roles WHERE rolname = %s", role)[0][0] >= 6
+    finally:
+        move.rows(f"ALTER ROLE {role} CONNECTION LIMIT -1")
