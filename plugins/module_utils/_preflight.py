@@ -222,9 +222,15 @@ def _database_fit(report: Report, cursor, name: str, config: dict) -> None:
             raise _database.refuse_locale(name, wrong)
     cursor.execute(
         "SELECT current_user, has_database_privilege(current_database(), 'CREATE'),"
-        " coalesce(has_schema_privilege(to_regnamespace('public'), 'CREATE'), false)"
+        " coalesce(has_schema_privilege(to_regnamespace('public'), 'CREATE'), false),"
+        " has_database_privilege(current_database(), 'TEMPORARY')"
     )
-    role, in_database, in_schema = cursor.fetchone()
+    role, in_database, in_schema, temporary = cursor.fetchone()
+    if not temporary:
+        report.problem(
+            f"The role {role} may not make temporary tables in the database {name}, and a move brings some rows there by them.",
+            f"As the database's owner: GRANT TEMPORARY ON DATABASE {_sqlite.quoted(name)} TO {_sqlite.quoted(role)};",
+        )
     if not (in_database and in_schema):
         where = "the schema public of the database" if in_database else "the database"
         report.problem(

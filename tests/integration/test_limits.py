@@ -180,11 +180,16 @@ def test_a_blob_for_text_does_not_go_through_the_module_alone(run, move):
 def test_a_role_with_too_few_sessions_is_told_and_one_with_few_is_enough(run, move):
     role = moves.USER
     try:
-        move.rows(f"ALTER ROLE {role} CONNECTION LIMIT 2")
-        (problem,) = look(run, move)["problems"]
-        assert "CONNECTION LIMIT of 2" in problem["found"] and "needs 3" in problem["found"], problem
-        command = problem["remedy"].partition(": ")[2]
-        assert command.startswith(f'ALTER ROLE "{role}" CONNECTION LIMIT '), problem
+        move.rows(f"ALTER ROLE {role} CONNECTION LIMIT 2; REVOKE TEMPORARY ON DATABASE {move.name} FROM PUBLIC, {role}")
+        plant(move, relation(noise(2300), 9003))
+        found = look(run, move)
+        temporary, sessions = found["problems"]
+        assert "temporary tables" in temporary["found"], temporary
+        assert "CONNECTION LIMIT of 2" in sessions["found"] and "needs 3" in sessions["found"], sessions
+        assert [one for one in found["notes"] if "could not be asked" in one["found"] and one["rows"] == [9003]], found["notes"]
+        command, grant = (one["remedy"].partition(": ")[2] for one in (sessions, temporary))
+        assert command.startswith(f'ALTER ROLE "{role}" CONNECTION LIMIT '), sessions
+        move.rows(grant)
         move.rows(f"ALTER ROLE {role} CONNECTION LIMIT 3")
         assert run("synapse_port", {**move.options, **COPY})["finished"]
         assert verified(run, move)
