@@ -33,6 +33,9 @@ _BATCH = 10000
 # Classes of errors that tell of no row: connection, resources, intervention, system (manual, appendix A).
 _NO_ROW = ("08", "53", "57", "58")
 
+# Classes of errors that a row's content is the reason of: data, constraints, a view's check, limits, functions' own.
+_OF_A_ROW = ("22", "23", "44", "54", "P0")
+
 # Rows that the other side has under the same key, with other content.
 _SAME_KEY = "EXISTS (SELECT 1 FROM temp.only_{} AS other WHERE other.name = mine.name AND other.key = mine.key)"
 
@@ -114,7 +117,7 @@ def carry(lite, cursor, tables: dict[str, _compare.Table]) -> dict:
 
 @contextlib.contextmanager
 def told_without_values(name: str):
-    """Turn the server's refusal of a row of the table ``name`` into ours, with the ``table`` as a fact.
+    """Turn the server's refusal of a row of the table ``name`` into ours; with the ``table`` as a fact, if a row is the reason.
 
     Its own words may hold the row, and so a secret: see _connection.without_values().
     """
@@ -124,13 +127,16 @@ def told_without_values(name: str):
         # A link or a server that is gone, a full disk, an end that was asked for: it is about no row.
         if error.pgcode is None or error.pgcode[:2] in _NO_ROW:
             raise
-        said = error.diag
+        said, of_a_row = error.diag, error.pgcode[:2] in _OF_A_ROW
+        mend = (
+            "Mend those rows on SQLite, with Synapse stopped (the module synapse_port_info tells which they are, and so does the "
+            "server's log), then run this again: it carries the table anew."
+        )
         raise Refusal(
             f"PostgreSQL refused what was to be carried over to {name}, SQLSTATE {error.pgcode}: "
             f"{_connection.without_values(type(error), said.message_primary, said.message_detail, said.message_hint)}.",
-            "What was under way is undone. Mend those rows on SQLite, with Synapse stopped (the module synapse_port_info tells "
-            "which they are, and so does the server's log), then run this again: it carries the table anew.",
-            table=name,
+            f"What was under way is undone. {mend if of_a_row else 'See the server log, then run this again.'}",
+            **({"table": name} if of_a_row else {}),
         ) from None
 
 
