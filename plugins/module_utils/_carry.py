@@ -12,7 +12,14 @@ from __future__ import annotations
 
 import contextlib
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _compare, _lines, _move, _sqlite, _tables
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
+    _compare,
+    _connection,
+    _lines,
+    _move,
+    _sqlite,
+    _tables,
+)
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 try:
@@ -25,6 +32,9 @@ _BATCH = 10000
 
 # Classes of errors that tell of no row: connection, resources, intervention, system (manual, appendix A).
 _NO_ROW = ("08", "53", "57", "58")
+
+# Classes of errors that a row's content is the reason of: data, constraints, a view's check, limits, functions' own.
+_OF_A_ROW = ("22", "23", "44", "54", "P0")
 
 # Rows that the other side has under the same key, with other content.
 _SAME_KEY = "EXISTS (SELECT 1 FROM temp.only_{} AS other WHERE other.name = mine.name AND other.key = mine.key)"
@@ -106,26 +116,27 @@ def carry(lite, cursor, tables: dict[str, _compare.Table]) -> dict:
 
 
 @contextlib.contextmanager
-def told_without_values(name: str, against: str = ""):
-    """Turn the server's refusal of a row of ``name`` into ours. Its own words may hold the row, and so a secret.
+def told_without_values(name: str):
+    """Turn the server's refusal of a row of the table ``name`` into ours; with the ``table`` as a fact, if a row is the reason.
 
-    ``against`` is the remedy where a constraint is violated, if it is another one.
+    Its own words may hold the row, and so a secret: see _connection.without_values().
     """
     try:
         yield
     except psycopg2.Error as error:
-        # A link or a server that is gone, a full disk, an end that was asked for: it is about no row, and its words are wanted.
+        # A link or a server that is gone, a full disk, an end that was asked for: it is about no row.
         if error.pgcode is None or error.pgcode[:2] in _NO_ROW:
             raise
-        # The messages of class 23, violated constraints, name tables and constraints and nothing else.
-        violated = error.pgcode.startswith("23")
-        words = f": {error.diag.message_primary}" if violated else ""
-        remedy = (
-            "What was under way is undone. See the server's log for the row and mend it on SQLite, or port into a new database."
+        said, of_a_row = error.diag, error.pgcode[:2] in _OF_A_ROW
+        mend = (
+            "Mend those rows on SQLite, with Synapse stopped (the module synapse_port_info tells which they are, and so does the "
+            "server's log), then run this again: it carries the table anew."
         )
         raise Refusal(
-            f"PostgreSQL refused what was to be carried over to {name}, SQLSTATE {error.pgcode}{words}.",
-            against if violated and against else remedy,
+            f"PostgreSQL refused what was to be carried over to {name}, SQLSTATE {error.pgcode}: "
+            f"{_connection.without_values(type(error), said.message_primary, said.message_detail, said.message_hint)}.",
+            f"What was under way is undone. {mend if of_a_row else 'See the server log, then run this again.'}",
+            **({"table": name} if of_a_row else {}),
         ) from None
 
 
@@ -154,7 +165,7 @@ def _write(lite, cursor, table: _compare.Table) -> int:
     """Bring SQLite's rows to a temporary table on the server, and from there to where they belong."""
     cursor.execute(_lines.waiting(table, "carried"))
     lines = _lines.Lines(lite, table, among=f"SELECT id FROM temp.only_here WHERE name = {_literal(table.name)}")
-    cursor.copy_expert(_lines.into(table, "pg_temp.carried"), lines, _lines.PIECE)
+    lines.send(cursor, _lines.into(table, "pg_temp.carried"))
     names, values = _lines.names(table), ", ".join(map(_given, table.columns))
     # One statement, since a changed row may refer to a new one and foreign keys are looked at when a statement ends; the changed
     # rows first, since a new one may have a value that they give up.

@@ -54,6 +54,10 @@ _KEYWORDS = {
     "ssl_key": "sslkey",
 }
 
+# A value in a message, from the first of any language's quotes to the last.
+_QUOTES = "\"'`\u00ab\u00bb\u2018-\u201f\u2039\u203a\u300c-\u300f"
+_QUOTED = re.compile(f"[{_QUOTES}].*[{_QUOTES}]", re.DOTALL)
+
 # What to do about a connection that the server has refused with a SQLSTATE (manual, appendix A), by the code or its class.
 _REMEDIES = {
     "28P01": "Check login_user and login_password.",
@@ -216,6 +220,19 @@ def place(libpq: dict) -> str:
     if host and not host.startswith("/"):
         return f"{host}:{port}"
     return f"the Unix socket in {host or 'the default folder'}, port {port}"
+
+
+def without_values(kind: type, message: str, *more: str | None) -> str:
+    """Return the server's ``message`` of an error of psycopg2's class ``kind``, and ``more`` of it, but for what a row may hold.
+
+    The message of a data exception (class 22), or of a function of the database's, has a value in quotes, those of the server's
+    language. That of a violated constraint (class 23) names tables and constraints, and only its detail holds the row (manual,
+    section 56.3 and appendix A).
+    """
+    if issubclass(kind, (psycopg2.DataError, psycopg2.InternalError)):
+        return _QUOTED.sub('"..."', message)
+    shown = () if issubclass(kind, psycopg2.IntegrityError) else filter(None, more)
+    return " ".join([message, *(f"({' '.join(part.split())})" for part in shown)])
 
 
 def server_refusal(error: Exception) -> Refusal:

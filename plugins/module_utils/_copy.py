@@ -30,6 +30,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _lines,
     _move,
     _progress,
+    _room,
     _routine,
     _shares,
     _sqlite,
@@ -114,35 +115,58 @@ def copy(cursor, libpq: dict, source: str, routine: dict, laid: str, goes_on: bo
         carried = _synapse.carried(both.mine, both.theirs, routine)
         _require_columns(both, carried)
         rewritten = carried - set(routine["append_only"])
-        if not routine["again"] and not goes_on:
+        first_load = not routine["again"] and not goes_on
+        if first_load:
             _empty(cursor, rewritten, carried)
+        # Rows of the file as it was in an earlier run.
+        older = set(_with_rows(cursor, carried)) if first_load else set()
         _begin(cursor, carried)
         _move.laid(cursor, source, laid)
-        plan = _Plan(lite, cursor, both, carried, rewritten if routine["again"] else set(), rows)
-        triggered = _tables.triggered(cursor)
-        if not routine["again"] and not goes_on:
-            large = {name for name, table in plan.progress.tables.items() if table["total"] >= _LARGE}
-            _indexes.put_aside(cursor, large - triggered)
-        plan.order(_tables.references(cursor))
-        # Their triggers look for rows of other tables, by keys that are put aside.
-        later = _carry.concerned(cursor, list(triggered))
-    _fill(plan, libpq, source, set(plan.ways) - later)
-    _indexes.put_back(cursor, libpq, source, foreign_keys=False)
-    _fill(plan, libpq, source, later)
-    plan.require_over()
-    _indexes.put_back(cursor, libpq, source)
+    progress = _routine.Progress()
+    while True:
+        with _sqlite.reading(source) as lite:
+            both = _tables.Tables(lite, cursor, routine)
+            plan = _Plan(lite, cursor, both, carried, rewritten if routine["again"] else set(), rows)
+        progress.tables.update(plan.progress.tables)
+        try:
+            _load(cursor, libpq, source, plan, aside=first_load)
+            break
+        except Refusal as refused:
+            # What was refused, or what it is against, may have been mended since: the table is carried anew, then all are.
+            table = refused.facts.get("table")
+            if table is None or not older:
+                raise
+            older -= _empty(cursor, {table} & older or older, carried)
+            _begin(cursor, carried)
     if routine["again"]:
         with _progress.Progress(f"{source}.progress.json", "port") as told:
-            plan.progress.tables.update(_bring_up(cursor, libpq, source, routine, rewritten, told))
-    return plan.progress
+            progress.tables.update(_bring_up(cursor, libpq, source, routine, rewritten, told))
+    return progress
 
 
-def _fill(plan: _Plan, libpq: dict, source: str, names: set[str]) -> None:
+def _load(cursor, libpq: dict, source: str, plan: _Plan, aside: bool) -> None:
+    """Carry over what ``plan`` has; with ``aside``, large tables without most of their indexes and constraints."""
+    triggered = _tables.triggered(cursor)
+    if aside:
+        large = {name for name, table in plan.progress.tables.items() if table["total"] >= _LARGE}
+        _indexes.put_aside(cursor, large - triggered)
+    plan.order(_tables.references(cursor))
+    # Their triggers look for rows of other tables, by keys that are put aside.
+    later = _carry.concerned(cursor, list(triggered))
+    _fill(cursor, plan, libpq, source, set(plan.ways) - later)
+    _indexes.put_back(cursor, libpq, source, foreign_keys=False)
+    _fill(cursor, plan, libpq, source, later)
+    plan.require_over()
+    _indexes.put_back(cursor, libpq, source)
+
+
+def _fill(cursor, plan: _Plan, libpq: dict, source: str, names: set[str]) -> None:
     """Carry over the tables ``names`` of ``plan``, by several processes."""
     if not names & set(plan.ways):
         return
     with _progress.Progress(f"{source}.progress.json", "port") as told, _sqlite.reading(source) as lite:
-        _crew.work(lambda: _carrier(source, libpq, plan.ways), lambda: plan.next(lite, names), lambda *did: plan.done(*did, told))
+        tool, most = (lambda: _carrier(source, libpq, plan.ways)), _room.workers(cursor)
+        _crew.work(tool, lambda: plan.next(lite, names), lambda *did: plan.done(*did, told), most)
 
 
 def _require_columns(both: _tables.Tables, carried: set[str]) -> None:
@@ -157,10 +181,10 @@ def _require_columns(both: _tables.Tables, carried: set[str]) -> None:
             )
 
 
-def _empty(cursor, rewritten: set[str], carried: set[str]) -> None:
+def _empty(cursor, rewritten: set[str], carried: set[str]) -> set[str]:
     """Empty what an earlier run left in the tables ``rewritten``, as setup_table() of the routine does, and begin them anew.
 
-    Tables that refer to them go with them, and begin anew, too.
+    Tables that refer to them go with them, and begin anew, too. Returns all that begin anew, of ``carried``.
     """
     concerned = sorted(_carry.concerned(cursor, _with_rows(cursor, rewritten), _indexes.references(cursor)))
     cursor.execute("BEGIN")
@@ -170,6 +194,24 @@ def _empty(cursor, rewritten: set[str], carried: set[str]) -> None:
     anew = [name for name in {*concerned, *rewritten} if name in carried]
     cursor.execute("DELETE FROM public.port_from_sqlite3 WHERE table_name = ANY (%s)", (anew,))
     cursor.execute("COMMIT")
+    return set(anew)
+
+
+def complete(cursor, libpq: dict, source: str) -> None:
+    """Make again what a first load that did not end has put aside, but foreign keys, which half of the rows may be against.
+
+    A table with rows that are against an index is emptied, to be carried anew: they may be mended since. ``libpq`` and ``source``
+    are as in _indexes.put_back().
+    """
+    while True:
+        try:
+            _indexes.put_back(cursor, libpq, source, foreign_keys=False)
+            return
+        except Refusal as refused:
+            table = refused.facts.get("table")
+            if table is None or not _with_rows(cursor, {table}):
+                raise
+            _empty(cursor, {table}, _begun(cursor))
 
 
 def begin_anew(cursor, libpq: dict, source: str) -> None:
@@ -179,12 +221,18 @@ def begin_anew(cursor, libpq: dict, source: str) -> None:
     """
     if not _indexes.references(cursor):
         return
-    cursor.execute("SELECT table_name FROM public.port_from_sqlite3")
-    carried = {name for (name,) in cursor.fetchall()}
-    cursor.execute("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')")
-    there = {name for (name,) in cursor.fetchall()}
-    _empty(cursor, carried & there, carried)
+    begun = _begun(cursor)
+    _empty(cursor, begun, begun)
     _indexes.put_back(cursor, libpq, source)
+
+
+def _begun(cursor) -> set[str]:
+    """Return the tables that have a border."""
+    cursor.execute(
+        "SELECT table_name FROM public.port_from_sqlite3 JOIN pg_class ON relname = table_name"
+        " WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')"
+    )
+    return {name for (name,) in cursor.fetchall()}
 
 
 def _with_rows(cursor, names: set[str]) -> list[str]:
@@ -422,7 +470,7 @@ def _sent(lite, cursor, part: _Part, way: _Way) -> _lines.Lines:
     if way.first:
         cursor.execute(way.first)
     lines = _lines.Lines(lite, way.table, low=part.low, high=part.high)
-    cursor.copy_expert(way.copy, lines, _lines.PIECE)
+    lines.send(cursor, way.copy)
     if way.last:
         cursor.execute(way.last)
     return lines

@@ -20,8 +20,13 @@ _MOST = 4
 _PARENT = None
 
 
-def work(tool, tasks, done) -> None:
-    """Have a crew do all tasks, and return when they are done and the crew has ended.
+def size() -> int:
+    """Return of how many processes a crew is where nothing else limits it."""
+    return max(2, min(_MOST, len(os.sched_getaffinity(0))))
+
+
+def work(tool, tasks, done, most: int) -> None:
+    """Have a crew of ``most`` processes at most do all tasks, and return when they are done and the crew has ended.
 
     ``tasks()`` returns the next task that can be begun, or None when there is none before another one is done. Each process is
     in the context ``tool()``, whose value is called with a task and returns its answer; ``done(task, answer)`` hears of it here.
@@ -31,7 +36,7 @@ def work(tool, tasks, done) -> None:
     # A process that is forked has all modules at hand, wherever Ansible has unpacked them.
     context = multiprocessing.get_context("fork")
     try:
-        for _number in range(max(2, min(_MOST, len(os.sched_getaffinity(0))))):
+        for _number in range(min(size(), most)):
             mine, theirs = context.Pipe()
             # A pipe tells of its owner's end when nobody else has it open, and a process that is forked has all of them.
             process = context.Process(target=_serve, args=(theirs, [*crew, mine], tool))
@@ -72,7 +77,7 @@ def _hand_out(idle: list, tasks, done) -> None:
             with _heard_of(task):
                 refused, answer = pipe.recv()
             if refused:
-                raise Refusal(*refused)
+                raise Refusal(*refused[:2], **refused[2])
             done(task, answer)
             idle.append(pipe)
 
@@ -101,4 +106,4 @@ def _serve(pipe, others: list, tool) -> None:
                 while True:
                     pipe.send((None, do(pipe.recv())))
         except Refusal as refusal:
-            pipe.send(((refusal.found, refusal.remedy), None))
+            pipe.send(((refusal.found, refusal.remedy, refusal.facts), None))

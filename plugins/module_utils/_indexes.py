@@ -14,16 +14,20 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _carry, _connection, _crew, _move, _progress
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
+    _carry,
+    _connection,
+    _crew,
+    _move,
+    _progress,
+    _room,
+)
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 try:
     from psycopg2 import extras, sql
 except ImportError:
     pass
-
-# What helps where the rows that were carried are against a constraint.
-_AGAINST = "Mend those rows on SQLite (the server's log tells which), and give the move a new, empty database."
 
 # The stage in which foreign keys are made again, after all others.
 _FOREIGN_KEY = 2
@@ -101,7 +105,7 @@ def put_back(cursor, libpq: dict, source: str, foreign_keys: bool = True) -> Non
     with _progress.Progress(f"{source}.progress.json", "port", unit="indexes") as told:
         told.tell(doing="the indexes", done=0, total=len(found), now=True)
         builds = _Builds(found, told)
-        _crew.work(lambda: _builder(libpq), builds.next, builds.done)
+        _crew.work(lambda: _builder(libpq), builds.next, builds.done, _room.workers(cursor))
 
 
 def aside(cursor) -> list[_Aside]:
@@ -160,7 +164,7 @@ def _builder(libpq: dict):
         cursor.execute(f"SET synchronous_commit = off; {_move.NOTICE_SILENCE}")
 
         def build(one: _Aside) -> None:
-            with _carry.told_without_values(one.table, _AGAINST):
+            with _carry.told_without_values(one.table):
                 # Statements that are sent at once are one transaction (manual, "Multiple Statements in a Simple Query").
                 forget = sql.SQL("DELETE FROM synapse_postgres.aside WHERE (table_name, name) = ({}, {})")
                 forget = forget.format(sql.Literal(one.table), sql.Literal(one.name))

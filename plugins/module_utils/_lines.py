@@ -7,8 +7,15 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _compare, _rows, _sqlite
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+
+try:
+    import psycopg2
+except ImportError:
+    pass
 
 # Bytes that COPY is handed at once.
 PIECE = 1 << 20
@@ -17,13 +24,11 @@ PIECE = 1 << 20
 _QUOTE = b"\x01"
 _COPY = "COPY {} ({}) FROM STDIN (FORMAT csv, DELIMITER ',', QUOTE E'\\x01')"
 
+# What stands in a line for a value of which PostgreSQL would store another one: see _as_given().
+_MARKED = re.compile(rb"\0changed\0([^\0]*)\0")
+
 # The columns whose values are written as texts.
 _TEXTS = ("text", "char", "special")
-
-
-def prepare(lite) -> None:
-    """Give the SQLite connection ``lite`` the function of its expressions, before it is used."""
-    lite.create_function("as_given", 3, _as_given)
 
 
 def into(table: _compare.Table, place: str) -> str:
@@ -45,6 +50,11 @@ def waiting(table: _compare.Table, name: str) -> str:
     return f"CREATE TEMP TABLE {name} ({', '.join(columns)}) ON COMMIT DROP"
 
 
+def prepare(lite) -> None:
+    """Give the SQLite connection ``lite`` the function of its expressions, before it is used."""
+    lite.create_function("as_given", 4, _as_given)
+
+
 class Lines:
     """The lines of ``table``'s rows as a file that COPY reads, but for rows that have a NUL character; see _rows.each().
 
@@ -53,10 +63,19 @@ class Lines:
 
     def __init__(self, lite, table: _compare.Table, **which) -> None:
         self.rows = self.dropped = 0
-        self._lite, self._table = lite, table
+        self._lite, self._table, self._refused = lite, table, None
         lite.text_factory = bytes
         line = " || ',' || ".join(map(_csv, table.columns))
         self._pieces, self._piece, self._at = self._read(_rows.each(lite, table, f"{line} || char(10)", **which)), b"", 0
+
+    def send(self, cursor, copy: str) -> None:
+        """Send the lines by the statement ``copy``. Raises Refusal for a value of which PostgreSQL would store another one."""
+        try:
+            cursor.copy_expert(copy, self, PIECE)
+        except psycopg2.Error:
+            if self._refused:
+                raise self._refused from None
+            raise
 
     def read(self, size: int) -> bytes:
         """Return at most ``size`` bytes, and none at the end."""
@@ -77,7 +96,7 @@ class Lines:
             if large:
                 yield from self._large(row[0])
             elif b"\0" in row[1]:
-                self.dropped += 1
+                self._leave_out(*row)
             else:
                 self.rows += 1
                 lines.append(row[1])
@@ -87,12 +106,28 @@ class Lines:
 
     def _large(self, number: int):
         """Yield the line of a large row; nothing where it has a NUL character."""
-        if any(b"\0" in piece for piece in _pieces(self._lite, self._table, number)):
-            self.dropped += 1
+        nul = None
+        for piece in _pieces(self._lite, self._table, number):
+            if b"\0" in piece and not (nul and _MARKED.search(nul)):
+                nul = piece
+        if nul is not None:
+            self._leave_out(number, nul)
             return
         self.rows += 1
         yield from filter(None, _pieces(self._lite, self._table, number))
         yield b"\n"
+
+    def _leave_out(self, number: int, text: bytes) -> None:
+        """Count out the row ``number``, whose ``text`` has a NUL character; refuse one that is marked by as_given()."""
+        marked = _MARKED.search(text)
+        if marked:
+            column, wrong = marked[1].decode().split("\n")
+            self._refused = Refusal(
+                f"{self._table.name}.{column} {wrong} in the row with the row id {number} of SQLite.",
+                "Correct or delete it there, with Synapse stopped, and run this again; the module synapse_port_info finds all.",
+            )
+            raise self._refused
+        self.dropped += 1
 
 
 def _pieces(lite, table: _compare.Table, number: int):
@@ -106,11 +141,12 @@ def _csv(one: _compare.Column) -> str:
     """
     name = one.lite
     text = f"char(1) || replace({name}, char(1), char(1, 1)) || char(1)"
-    odd = f"as_given(CASE typeof({name}) WHEN 'text' THEN CAST({name} AS BLOB) ELSE {name} END, typeof({name}), '{one.kind}')"
+    column = one.name.replace("'", "''")
+    odd = f"CASE typeof({name}) WHEN 'text' THEN CAST({name} AS BLOB) ELSE {name} END, typeof({name}), '{one.kind}'"
+    odd = f"as_given({odd}, '{column}')"
     if one.kind in ("bool", "bool or null"):
-        true = f"CASE WHEN typeof({name}) IN ('integer', 'real') THEN {name} <> 0 ELSE length(CAST({name} AS BLOB)) > 0 END"
-        null = f"WHEN {name} IS NULL THEN ''" if one.kind == "bool or null" else ""
-        return f"CASE {null} WHEN {true} THEN 't' ELSE 'f' END"
+        null = "''" if one.kind == "bool or null" else "'f'"
+        return f"CASE WHEN {name} = 1 THEN 't' WHEN {name} = 0 THEN 'f' WHEN {name} IS NULL THEN {null} ELSE {odd} END"
     plain = {"int": ("integer", name), "bytea": ("blob", f"'\\x' || hex({name})")}
     kind, value = plain.get(one.kind, ("text", text))
     return f"CASE typeof({name}) WHEN '{kind}' THEN {value} WHEN 'null' THEN '' ELSE {odd} END"
@@ -122,12 +158,16 @@ def _large_csv(one: _compare.Column, kind: str, _size: int, values):
         return itertools.chain([_QUOTE], (value.replace(_QUOTE, _QUOTE * 2) for value in values), [_QUOTE])
     if kind == "blob" and one.kind == "bytea":
         return itertools.chain([b"\\x"], (value.hex().upper().encode() for value in values))
-    if kind == "blob" and one.kind in _TEXTS:
-        return itertools.chain([_QUOTE, b"\\x"], (value.hex().encode() for value in values), [_QUOTE])
     return None
 
 
-def _as_given(value: object, kind_here: str, kind: str) -> bytes:
-    """Return a value's part of a line of CSV where SQLite's own functions do not do: the function as_given() there."""
+def _as_given(value: object, kind_here: str, kind: str, column: str) -> bytes:
+    """Return a value's part of a line of CSV where SQLite's own functions do not do: the function as_given() there.
+
+    A value of which PostgreSQL would store another one is marked, as no value that it stores can be.
+    """
+    wrong = _compare.changed(value, kind_here, kind)
+    if wrong:
+        return b"\0changed\0%b\0" % f"{column}\n{wrong}".encode()
     text = value if kind_here == "text" else _compare.stored(value, kind).encode("utf-8", "surrogateescape")
     return _QUOTE + text.replace(_QUOTE, _QUOTE * 2) + _QUOTE

@@ -232,7 +232,7 @@ def require_all_ported(cursor, source: str, routine: dict) -> None:
     borders that it keeps of each table (handle_table() in synapse/_scripts/synapse_port_db.py).
     """
     cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-    there, borders = {table for (table,) in cursor.fetchall()}, _borders(cursor)
+    there, borders = {table for (table,) in cursor.fetchall()}, reached(cursor)
     with _sqlite.reading(source) as connection:
         here = {table for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         # Where there is no table at all, the routine has not even begun.
@@ -248,7 +248,7 @@ def require_all_ported(cursor, source: str, routine: dict) -> None:
         )
 
 
-def _borders(cursor) -> dict[str, tuple[int, int]]:
+def reached(cursor) -> dict[str, tuple[int, int]]:
     """Return ``{table: (forward, backward)}``: the routine has passed the row ids between the two."""
     if not _exists(cursor, "port_from_sqlite3"):
         return {}
@@ -359,7 +359,7 @@ def renumbered(cursor, source: str, append_only: list[str]) -> list[tuple[str, i
     It goes on by row ids, which VACUUM gives anew: later rows would be left out (matrix-org/synapse #13195). The tables are
     those that the routine only adds to, as in Record.routine.
     """
-    borders, keys, found = _borders(cursor), _database.unique_keys(cursor), []
+    borders, keys, found = reached(cursor), _database.unique_keys(cursor), []
     with _sqlite.reading(source) as connection:
         for table in sorted((set(append_only) - _IN_PART) & set(borders) & set(keys)):
             key = _telling_key(connection, table, keys[table])

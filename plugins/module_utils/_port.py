@@ -16,10 +16,11 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _copy,
     _crew,
     _database,
-    _indexes,
     _move,
     _nulls,
     _ownership,
+    _preflight,
+    _room,
     _routine,
     _sequences,
     _sqlite,
@@ -83,8 +84,7 @@ def port(params: dict, check_mode: bool) -> dict:
             _move.require_unused(cursor)
             begun = _begun(cursor, target, params, inode)
             if not check_mode and not begun.goes_on:
-                # The keys by which rows are found; foreign ones may be against what a load that was killed has left.
-                _indexes.put_back(cursor, target, source, foreign_keys=False)
+                _copy.complete(cursor, target, source)
             _move.require_same_rows(cursor, source, begun.routine["append_only"])
             if check_mode:
                 return {"changed": True, "finished": False}
@@ -145,8 +145,11 @@ def _to_the_end(begun: _Begun, params: dict, config: dict) -> dict:
 def _carried_over(begun: _Begun, params: dict, config: dict) -> _routine.Progress:
     """Let the engine that was chosen carry the rows over."""
     cursor, source, routine = begun.cursor, begun.source, begun.routine
+    config = _routine.within(config, _room.workers(cursor))
     if routine["engine"] == "synapse":
         _copy.begin_anew(cursor, begun.libpq, source)
+        known = _synapse.ask(_synapse.python_words(params), config, os.path.dirname(source))
+        _preflight.require_carried(source, known, config, _move.reached(cursor))
         command = params["command"] or [params["synapse_python"], "-m", "synapse._scripts.synapse_port_db"]
         return _routine.run(command, config, source, params["batch_size"] or _routine.ROWS)
     state = _copy.state(cursor, source, routine)
@@ -177,7 +180,7 @@ def _analyze(cursor, libpq: dict) -> None:
     groups = [*([name] for name in names[:_LARGEST]), names[_LARGEST:]]
     tasks = iter([_Analysis(group[0], tuple(group[1:])) for group in groups if group])
     if names:
-        _crew.work(lambda: _analyst(libpq), lambda: next(tasks, None), lambda _one, _answer: None)
+        _crew.work(lambda: _analyst(libpq), lambda: next(tasks, None), lambda _one, _answer: None, _room.workers(cursor))
 
 
 @contextlib.contextmanager

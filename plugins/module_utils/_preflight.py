@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import dataclasses
 import glob
@@ -16,12 +17,16 @@ import sqlite3
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
     _connection,
     _copy,
+    _crew,
     _database,
     _defaults,
+    _limits,
     _move,
     _names,
     _ownership,
+    _room,
     _routine,
+    _sequences,
     _snapshot,
     _sqlite,
     _synapse,
@@ -32,6 +37,15 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors
 
 # Complaints of SQLite's own check that are told.
 _COMPLAINTS = 5
+
+# What helps where only the routine fails.
+_BY_COPY = "Port with engine: copy, if it knows this release. Or: "
+
+# Words that name no table in SQLite without quotes, and do in PostgreSQL: https://www.sqlite.org/lang_keywords.html.
+_SQLITE_RESERVED = {
+    "ADD", "ALTER", "BETWEEN", "COMMIT", "DELETE", "DROP", "ESCAPE", "EXISTS", "INDEX", "INSERT", "NOTHING", "SET", "TRANSACTION",
+    "UPDATE", "VALUES",
+}  # fmt: skip
 
 # A constraint that takes the place of NOT NULL in Synapse's schema.
 _NOT_NULL = re.compile(r"\(?(\w+) IS NOT NULL\)?")
@@ -182,6 +196,7 @@ def _server(report: Report, path: str, source: dict | None, config: dict) -> dic
             connection.set_session(readonly=True)
             _defaults_fit(report, cursor, _connection.place(libpq), standby)
             _database_fit(report, cursor, connection.info.dbname, config)
+            _sessions(report, cursor, config)
             with report.hearing():
                 _move.require_home(cursor)
                 facts["config"] = _routine.without_defaults(config, cursor)
@@ -211,6 +226,28 @@ def _defaults_fit(report: Report, cursor, server: str, standby: bool) -> None:
         )
 
 
+def _sessions(report: Report, cursor, config: dict) -> None:
+    """Report where the role may not have as many sessions as a move, and then Synapse, has at once.
+
+    ``cursor`` is of one that ends before the move begins.
+    """
+    room = _room.of(cursor)
+    left, synapses = room.left + 1, _routine.pool(config)
+    # The move's own, as in _room.LEAST, with a whole crew; and Synapse's tools beside the one that keeps the lock.
+    wanted = max(_room.LEAST - 1 + _crew.size(), 1 + synapses)
+    if left < _room.LEAST:
+        report.problem(
+            f"{room.limit}, of which {max(left, 0)} are free, and a move needs {_room.LEAST} at least.",
+            room.raised(wanted - left),
+        )
+    elif left < wanted:
+        report.note(
+            f"{room.limit}, of which {left} are free: the move makes do with them, in more time than with {wanted}, and each "
+            f"process of Synapse's may open {synapses} (cp_max).",
+            room.raised(wanted - left),
+        )
+
+
 def _database_fit(report: Report, cursor, name: str, config: dict) -> None:
     """Report what Synapse or the routine cannot work with in the connected database ``name``."""
     database = _database.find(cursor, name)
@@ -219,10 +256,16 @@ def _database_fit(report: Report, cursor, name: str, config: dict) -> None:
             report.note(warning, "Nothing is to be done before the move.")
     cursor.execute(
         "SELECT current_user, has_database_privilege(current_database(), 'CREATE'), to_regnamespace('public') IS NOT NULL,"
-        " coalesce(has_schema_privilege(to_regnamespace('public'), 'CREATE'), false)"
+        " coalesce(has_schema_privilege(to_regnamespace('public'), 'CREATE'), false),"
+        " has_database_privilege(current_database(), 'TEMPORARY')"
     )
-    role, in_database, has_schema, in_schema = cursor.fetchone()
+    role, in_database, has_schema, in_schema, temporary = cursor.fetchone()
     quoted = _words.identifier(role)
+    if not temporary:
+        report.problem(
+            f"The role {role} may not make temporary tables in the database {name}, and a move brings some rows there by them.",
+            f"Allow it, as the database's owner, by `GRANT TEMPORARY ON DATABASE {_words.identifier(name)} TO {quoted}`.",
+        )
     if not in_database:
         report.problem(
             f"The role {role} may not create anything in the database {name}, which belongs to {database['owner']}.",
@@ -280,7 +323,8 @@ def _compare(report: Report, path: str, source: dict, synapse: dict, config: dic
             )
             return
         _values.prepare(connection)
-        _Comparison(report, path, connection, synapse, version == known == target["schema_version"]).all()
+        libpq = _routine.connection_keywords(config)
+        _Comparison(report, path, connection, synapse, libpq, version == known == target["schema_version"]).all()
     if target["made"]:
         with report.hearing():
             _renumbered(report, path, synapse, config)
@@ -289,11 +333,13 @@ def _compare(report: Report, path: str, source: dict, synapse: dict, config: dic
 class _Comparison:
     """Looks through every table that the routine carries over, for all that PostgreSQL will refuse in it.
 
-    ``settled`` says that both sides have the same version of the schema, so that no migration adds or removes a column.
+    ``libpq`` are the keywords that lead to the target. ``settled`` says that both sides have the same version of the schema, so
+    that no migration adds or removes a column.
     """
 
-    def __init__(self, report: Report, path: str, connection, synapse: dict, settled: bool) -> None:
+    def __init__(self, report: Report, path: str, connection, synapse: dict, libpq: dict, settled: bool) -> None:
         self.report, self.path, self.connection, self.synapse, self.settled = report, path, connection, synapse, settled
+        self.libpq, self.within = libpq, {}
         self.target = synapse["target"]
         self.dropped: dict[str, list[str]] = {}
         self.there = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall())
@@ -303,12 +349,23 @@ class _Comparison:
     def all(self) -> None:
         if self.target["schema_version"] == self.synapse["schema_version"]:  # else Synapse makes some of them yet
             self._left_behind()
-        for step in (self._shape, self._values, self._unique):
+        for step in (self._shape, self._row_ids, self._values, self._unique):
             for table in self.tables.values():
                 self._looked(step, table)
+        self._numbered_users()
+        self._waiting()
         for key in self.target["foreign_keys"]:
             if key["table"] in self.tables:
                 self._looked(self._references, key)
+
+    def new_rows(self, borders: dict[str, tuple[int, int]]) -> None:
+        """Look only at what the routine has still to carry: of tables that it adds to, the rows beyond its ``borders``."""
+        for name in set(self.synapse["append_only"]) & set(borders):
+            forward, backward = borders[name]
+            self.within[name] = f"rowid >= {forward} OR rowid <= {backward}"
+        for step in (self._shape, self._row_ids, self._values):
+            for table in self.tables.values():
+                self._looked(step, table)
 
     def _looked(self, step, what) -> None:
         """Run one step; a table that SQLite cannot read does not hide the others."""
@@ -363,9 +420,8 @@ class _Comparison:
 
     def _shape(self, table: Table) -> None:
         """Report columns that the two sides do not share, and what the routine does not know of the shared ones."""
-        made = (self.there[table.name] or "").rstrip().upper()
         wrong = []
-        if re.search(r"\bWITHOUT\s+ROWID[\s,\w]*$", made):
+        if not self._has_row_ids(table.name):
             wrong.append("has no row ids, by which the routine goes")
         if self.settled:
             wrong += [f"has the column {column}, which PostgreSQL has not" for column in table.only]
@@ -378,12 +434,90 @@ class _Comparison:
         if table.name not in self.synapse["autoincrement"]:
             always = [column for column in table.columns if table.target[column]["always"]]
             wrong += [f"has the column {column}, which PostgreSQL fills by itself, unknown to the routine" for column in always]
-        for words in wrong if self._count(table.name) else []:
+        by_hand = f"This needs another Synapse than {self.synapse['version']}, or somebody changed the file by hand: undo that."
+        told = [(words, by_hand) for words in wrong]
+        if self.synapse["one_by_one"]:
+            told += [(words, f"{_BY_COPY}give it another name, with Synapse stopped.") for words in self._unquoted(table)]
+        for words, remedy in told if self._count(table.name) else []:
+            self.report.problem(f"The table {table.name} of {self.path} {words}.", remedy, table=table.name)
+
+    def _unquoted(self, table: Table) -> list[str]:
+        """Return what the routine's statements, which have names without quotes, would not find, or take for something else."""
+        plain = re.compile("[a-z_][a-z0-9_$]*")
+        reserved, found = set(self.target["reserved"]), []
+        if not plain.fullmatch(table.name) or table.name in reserved or table.name.upper() in _SQLITE_RESERVED:
+            found.append("has a name that SQL knows only in quotes, and the routine sets none")
+        columns = [here for name, here in table.columns.items() if not plain.fullmatch(name) or name in reserved]
+        return found + [f"has the column {name}, which SQL knows only in quotes, and the routine sets none" for name in columns]
+
+    def _row_ids(self, table: Table) -> None:
+        """Report row ids by which a move cannot go on."""
+        if not self._has_row_ids(table.name):
+            return
+        name = _sqlite.quoted(table.name)
+        low, high = self.connection.execute(f"SELECT min(rowid), max(rowid) FROM {name}").fetchone()
+        last = [one for one in (low, high) if one is not None and abs(one) >= (1 << 63) - 1]
+        if last:
             self.report.problem(
-                f"The table {table.name} of {self.path} {words}.",
-                f"This needs another Synapse than {self.synapse['version']}, or somebody changed the file by hand: undo that.",
+                f"The table {table.name} of {self.path} has the row id {last[0]}, at which the numbers of both databases end.",
+                "Give that row another row id, with Synapse stopped; keep a copy of the file.",
                 table=table.name,
+                count=len(last),
+                rows=last,
             )
+        if table.name == "event_search":
+            query = "SELECT child.rowid FROM event_search AS child JOIN events USING (event_id, room_id) WHERE child.rowid < 1"
+            below = [row[0] for row in self.connection.execute(query)]
+            if below:
+                columns = "event_id, room_id, sender, key, value"
+                self.report.problem(
+                    f"event_search has {_rows(len(below), below[: _values.NAMED])} in {self.path} below 1, where no port looks.",
+                    f"Give them others, with Synapse stopped (INSERT INTO event_search ({columns}) SELECT {columns} FROM "
+                    "event_search WHERE rowid < 1; DELETE FROM event_search WHERE rowid < 1;); keep a copy of the file.",
+                    table=table.name,
+                    count=len(below),
+                    rows=below[: _values.NAMED],
+                )
+
+    def _waiting(self) -> None:
+        """Report tables that the routine would never begin with, since it waits for those that their foreign keys lead to."""
+        parents: dict[str, set[str]] = {name: set() for name in self.tables}
+        for key in self.target["foreign_keys"] if self.synapse["one_by_one"] else ():
+            if key["table"] in parents and key["parent"] != key["table"]:
+                parents[key["table"]].add(key["parent"])
+        while True:
+            over = [name for name, needed in parents.items() if not needed & parents.keys() and needed <= self.tables.keys()]
+            if not over:
+                break
+            for name in over:
+                del parents[name]
+        for name, needed in parents.items():
+            self.report.problem(
+                f"The table {name} has foreign keys on PostgreSQL to {', '.join(sorted(needed))}, which do not come before it: "
+                "the routine would wait for them to no end.",
+                f"{_BY_COPY}drop the foreign key on PostgreSQL, and make it again after the move.",
+                table=name,
+            )
+
+    def _numbered_users(self) -> None:
+        """Report users whose number has none after it: find_max_generated_user_id_localpart() in Synapse's registration.py."""
+        if "users" not in self.tables:
+            return
+        query = "SELECT rowid, name FROM users WHERE name >= '@0' AND name < '@a'"
+        numbered = ((row, re.match(r"@(\d+):", name)) for row, name in self.connection.execute(query))
+        rows = [row for row, number in numbered if number and int(number[1]) >= (1 << 63) - 1]
+        if rows:
+            self.report.problem(
+                f"users has {_rows(len(rows), rows[: _values.NAMED])} in {self.path} whose names are numbers beyond those of "
+                "Synapse's sequence user_id_seq, which is set to the next one.",
+                "Such a user cannot be moved: deactivate and delete it on SQLite, with Synapse stopped; keep a copy of the file.",
+                table="users",
+                count=len(rows),
+                rows=rows[: _values.NAMED],
+            )
+
+    def _has_row_ids(self, name: str) -> bool:
+        return not re.search(r"\bWITHOUT\s+ROWID[\s,\w]*$", (self.there[name] or "").rstrip().upper())
 
     def _values(self, table: Table) -> None:
         """Report values that PostgreSQL refuses, and note those that the routine leaves out."""
@@ -392,15 +526,52 @@ class _Comparison:
         required |= {found[1] for found in map(_NOT_NULL.fullmatch, checks) if found} & set(table.columns)
         boolean = set(self.synapse["boolean"].get(table.name, ())) & set(table.columns)
         wrong = _values.defects(table.columns, table.target, required, boolean)
+        wrong += _values.exhausted(table.columns, {column for name, column in _sequences.NUMBERED if name == table.name})
         row, texts = _values.mangled(table.columns, table.target)
-        for found in _values.scan(self.connection, table.name, wrong, row, texts):
+        if table.name == "event_search" and self.synapse["one_by_one"]:
+            more, texts = _values.unsearchable(texts)
+            wrong += more
+        limits, large = _limits.Limits(self.connection, table.name, table.columns, self.target), array.array("q")
+        named = limits.large if self._has_row_ids(table.name) else None
+        within = self.within.get(table.name, "1")
+        for found in _values.scan(self.connection, table.name, wrong, row, texts, named, large.append, within):
             self._tell(table.name, found)
+        if large:
+            self._indexed(table, limits, large)
+
+    def _indexed(self, table: Table, limits: _limits.Limits, large: array.array) -> None:
+        """Report those of the ``large`` rows of ``table`` that an index of PostgreSQL's cannot hold, as the server judges."""
+        try:
+            way = _connection.connected(self.libpq, what="synapse_port_info", schema=_connection.MOVED)
+            with way as connection, connection.cursor() as cursor:
+                refused = limits.refused(cursor, large)
+                connection.rollback()
+        except Refusal as error:
+            self.report.note(
+                f"{table.name} has {_rows(len(large), large[: _values.NAMED])} in {self.path} that may be too large for an "
+                f"index, and the server could not be asked. {error.found}",
+                error.remedy,
+                table=table.name,
+                count=len(large),
+                rows=list(large[: _values.NAMED]),
+            )
+            return
+        for index, rows in refused.items():
+            names, named = ", ".join(table.columns[column] for column in index.columns), rows[: _values.NAMED]
+            self.report.problem(
+                f"{table.name} has {_rows(len(rows), named)} in {self.path} whose {names} are longer than PostgreSQL's index "
+                f"{index.name} can hold.",
+                _mend(table.name, names),
+                table=table.name,
+                count=len(rows),
+                rows=named,
+            )
 
     def _tell(self, table: str, found: _values.Found) -> None:
         defect, where = found.defect, {"table": table, "count": found.count, "rows": found.rows}
         words = f"{table}.{defect.column} {defect.words} in {_rows(found.count, found.rows)} of {self.path}."
         if not defect.dropped:
-            self.report.problem(words, _mend(table, defect.column), **where)
+            self.report.problem(words, (_BY_COPY if defect.alone else "") + _mend(table, defect.column), **where)
             return
         self.dropped.setdefault(table, []).append(defect.where)
         self.report.note(
@@ -442,14 +613,10 @@ class _Comparison:
         for index in self.connection.execute(f"PRAGMA index_list({name})").fetchall():
             columns = [row[2] for row in self.connection.execute(f"PRAGMA index_info({_sqlite.quoted(index[1])})")]
             if index[2] and None not in columns:  # None is an expression
-                found.append(({column.lower() for column in columns}, self._condition(index[1]) if index[4] else None))
+                found.append(
+                    ({column.lower() for column in columns}, _values.condition(self.connection, index[1]) if index[4] else None)
+                )
         return found
-
-    def _condition(self, index: str) -> str:
-        """Return the condition of a partial index as PostgreSQL writes simple ones: in parentheses."""
-        made = self.connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (index,)).fetchone()[0]
-        condition = " ".join(re.split(r"\bWHERE\b", made, maxsplit=1, flags=re.IGNORECASE)[-1].split())
-        return condition if condition.startswith("(") else f"({condition})"
 
     def _references(self, key: dict) -> None:
         """Report rows that refer to what PostgreSQL will not have when they come."""
@@ -488,6 +655,27 @@ class _Comparison:
             self.report.problem(found, remedy, table=table, count=count, rows=rows)
 
 
+def require_carried(path: str, synapse: dict, config: dict, borders: dict[str, tuple[int, int]]) -> None:
+    """Raise Refusal for what Synapse's routine would fail at, or change, in what it has still to carry of the database ``path``.
+
+    ``synapse`` is as of _synapse.ask(), with the target; ``borders`` are those of the routine in it.
+    """
+    report, known = Report(), synapse["target"]
+    if known is None:  # why Synapse cannot make its tables there, the routine says itself
+        return
+    with _sqlite.reading(path) as connection:
+        _values.prepare(connection)
+        settled = _sqlite.inspect(path)["schema_version"] == synapse["schema_version"] == known["schema_version"]
+        rules = {**synapse, "one_by_one": True}
+        _Comparison(report, path, connection, rules, _routine.connection_keywords(config), settled).new_rows(borders)
+    if report.problems:
+        words = " ".join(f"{one['found']} {one['remedy']}" for one in report.problems[:_COMPLAINTS])
+        raise Refusal(
+            f"Synapse's port routine would fail at {len(report.problems)} things, and nothing was carried over. {words}",
+            "The module synapse_port_info tells them all.",
+        )
+
+
 def _renumbered(report: Report, path: str, synapse: dict, config: dict) -> None:
     """Report tables whose row ids were given anew since an earlier run, by VACUUM: later rows would be left out."""
     libpq = _routine.connection_keywords(config)
@@ -521,7 +709,7 @@ def _sizes(report: Report, path: str, folder: str, space: dict | None, server: d
             "Make room there, or keep the copy on another file system (in the role synapse_port: synapse_port_folder).",
         )
     if space:
-        _room(report, space, sizes["expected_postgres"])
+        _disk(report, space, sizes["expected_postgres"])
     else:
         report.note(
             f"Nobody could look at the disk of PostgreSQL's host: up to {sizes['expected_postgres'] >> 20} MiB may be needed.",
@@ -530,7 +718,7 @@ def _sizes(report: Report, path: str, folder: str, space: dict | None, server: d
     return sizes
 
 
-def _room(report: Report, space: dict, size: int) -> None:
+def _disk(report: Report, space: dict, size: int) -> None:
     """Report where on the server's host ``size`` bytes of data and the write-ahead log do not fit.
 
     ``space`` is what the module synapse_database_info tells; what an earlier run brought there already needs no more room.

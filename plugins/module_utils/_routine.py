@@ -27,6 +27,12 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
 )
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
+try:
+    import psycopg2
+    import psycopg2.errors
+except ImportError:
+    pass
+
 # A routine that says nothing for so long (seconds) is taken for dead; it speaks after every batch of every table.
 SILENCE = 3600
 
@@ -141,6 +147,18 @@ def read_config(paths: list[str], database: dict | None = None) -> dict:
     if odd:
         raise Refusal(f"In {where}, database.args.{odd[0]} is neither text nor a number.", "Correct it, or take it out.")
     return merged
+
+
+def pool(config: dict) -> int:
+    """Return how many sessions Synapse has at most by ``config``, in each of its processes: Twisted's adbapi has 5 by default."""
+    return int(config["database"]["args"].get("cp_max") or 5)
+
+
+def within(config: dict, sessions: int) -> dict:
+    """Return ``config`` with a pool of so many ``sessions`` at most."""
+    database, most = config["database"], min(pool(config), sessions)
+    args = {**database["args"], "cp_min": min(int(database["args"].get("cp_min") or 3), most), "cp_max": most}
+    return {**config, "database": {**database, "args": args}}
 
 
 def connection_keywords(config: dict) -> dict:
@@ -289,14 +307,39 @@ def _configured(config: dict, sqlite_database: str):
 
 def _followed(words: list[str], folder: str, log: str, hear) -> tuple[int, str]:
     """Run ``words`` in ``folder``, log every line and give it to ``hear``; return the exit status and the last words on why."""
-    last, why = "", None
+    last = _LastWords()
     with _private(log) as heard, _started(words, folder) as tool:
         for line in _lines(tool):
             heard.write(line + "\n")
             hear(line)
-            last = last if _FURTHER.match(line) else line or last
-            why = _WHY.match(line) or why
-        return tool.wait(), f"{why[1]}: {why[2]}" if why else last
+            last.hear(line)
+        return tool.wait(), str(last)
+
+
+class _LastWords:
+    """What a tool that failed says of the reason: its last exception, with all that the server said, or else its last line."""
+
+    def __init__(self) -> None:
+        self._line, self._why, self._further, self._goes_on = "", None, [], False
+
+    def hear(self, line: str) -> None:
+        why = _WHY.match(line)
+        self._goes_on = bool(why or (self._goes_on and line))  # what the server says ends with an empty line
+        if why:
+            self._why, self._further = why, []
+        elif self._goes_on:
+            self._further.append(line)
+        if not _FURTHER.match(line):
+            self._line = line or self._line
+
+    def __str__(self) -> str:
+        if not self._why:
+            return self._line
+        name, message = self._why.groups()
+        if name.startswith("psycopg2.errors."):
+            kind = getattr(psycopg2.errors, name.rpartition(".")[2], psycopg2.Error)
+            return f"{name}: {_connection.without_values(kind, message, *self._further)}"
+        return f"{name}: {message}"
 
 
 @contextlib.contextmanager

@@ -89,6 +89,9 @@ KNOWN = {
 # A gap up to this is closed by drawing the numbers, which nobody who draws at the same time can turn back.
 _DRAWN = 10000
 
+# The columns from which the routine sets sequences, each to the number after the last one.
+NUMBERED = {column for use in KNOWN.values() for column in use.columns}
+
 
 def is_synapses(cursor) -> bool:
     """Tell whether the connected database holds a schema of Synapse's."""

@@ -111,6 +111,16 @@ SELECT c.relname,
 FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
 WHERE i.indisunique AND i.indexprs IS NULL AND c.relname <> %s AND c.relnamespace = current_schema()::regnamespace
 ORDER BY 1, i.indexrelid'''
+# What follows USING makes the index again on another table with these columns; a constraint's index depends on no column itself.
+INDEXES = '''
+SELECT c.relname, x.relname, substr(definition, strpos(definition, ' USING ') + 7),
+    ARRAY(SELECT attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND (
+        a.attnum = ANY (i.indkey::smallint[]) OR EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
+            AND d.objid = x.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid AND d.refobjsubid = a.attnum)
+    ) ORDER BY a.attnum)
+FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid JOIN pg_class x ON x.oid = i.indexrelid,
+    pg_get_indexdef(x.oid) AS definition
+WHERE c.relname <> %s AND c.relnamespace = current_schema()::regnamespace ORDER BY 1, 2'''
 SEQUENCES = "SELECT relname FROM pg_class WHERE relkind = 'S' AND relnamespace = current_schema()::regnamespace ORDER BY 1"
 GUARD = "synapse_postgres_is_never_committed"
 
@@ -166,7 +176,7 @@ def target(section):
 
 
 def read(cursor, made):
-    columns, unique, partial, checks = {}, {}, {}, {}
+    columns, unique, partial, checks, indexes = {}, {}, {}, {}, {}
     cursor.execute(COLUMNS, (GUARD,))
     for table, column, kind, required, length, default, always in cursor.fetchall():
         found = {"type": kind, "required": required, "length": length, "default": default, "always": always}
@@ -183,11 +193,19 @@ def read(cursor, made):
     cursor.execute(FOREIGN_KEYS)
     names = ("table", "parent", "name", "columns", "parent_columns")
     keys = [dict(zip(names, row)) for row in cursor.fetchall()]
+    cursor.execute(INDEXES, (GUARD,))
+    for table, name, using, names_of in cursor.fetchall():
+        indexes.setdefault(table, []).append({"name": name, "using": using, "columns": names_of})
+    cursor.execute("SELECT current_setting('block_size')::int")
+    page = cursor.fetchone()[0]
+    cursor.execute("SELECT word FROM pg_get_keywords() WHERE catcode IN ('R', 'T') ORDER BY 1")
+    reserved = [row[0] for row in cursor.fetchall()]
     cursor.execute(SEQUENCES)
     sequences = [row[0] for row in cursor.fetchall()]
     cursor.execute("SELECT max(version) FROM schema_version")
     version = cursor.fetchone()[0]
     found = {"columns": columns, "foreign_keys": keys, "unique": unique, "partial_unique": partial}
+    found.update(indexes=indexes, page=page, reserved=reserved)
     return {"made": made, "schema_version": version, **found, "checks": checks, "sequences": sequences}
 
 
@@ -269,7 +287,9 @@ def ask(python: list[str], config: dict | None = None, folder: str | None = None
     ``database:`` section, also ``target``, the PostgreSQL schema that this Synapse makes there: ``{made (whether it was there
     already), schema_version, columns: {table: {column: {type, length, required (NOT NULL), default (has one), always (only
     the server gives it)}}}, foreign_keys: [{name, table, columns, parent, parent_columns}], unique: {table: [[columns]]},
-    partial_unique: {table: [{columns, where}]}, checks: {table: [SQL]}, sequences}``. Where it is not there, Synapse makes it
+    partial_unique: {table: [{columns, where}]}, checks: {table: [SQL]}, sequences, indexes: {table: [{name, using (what follows
+    USING in its definition), columns}]}, page (the server's block_size in bytes), reserved (words that name
+    no table or column without quotes)}``. Where it is not there, Synapse makes it
     in a transaction that is rolled back; its background updates, which add an index or a constraint later, are not run. A
     target that does not let itself be looked at gives ``target`` None and its words in ``refused``, without hiding the rest.
 

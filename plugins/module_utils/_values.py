@@ -24,6 +24,7 @@ NAMED = 20
 
 # PostgreSQL's integers: manual, section 8.1.
 _RANGES = {"smallint": 1 << 15, "integer": 1 << 31, "bigint": 1 << 63}
+_LAST = (1 << 63) - 1
 _FLOATS = ("real", "double precision", "numeric")
 
 # jsonb refuses a NUL, which JSON can write: manual, section 8.14.
@@ -36,13 +37,15 @@ _PIECE = 1 << 20
 class Defect:
     """A kind of row that cannot be carried over: ``where`` is an SQL condition that is true of one, ``words`` says what is wrong.
 
-    ``dropped`` says that the routine leaves such a row out, rather than failing at it.
+    ``dropped`` says that the routine leaves such a row out, rather than failing at it; ``alone``, that it fails alone, and the
+    engine copy does not.
     """
 
     column: str
     where: str
     words: str
     dropped: bool = False
+    alone: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +61,26 @@ def prepare(connection: sqlite3.Connection) -> None:
     """Give ``connection`` the functions that the conditions of this module call."""
     for function in (_is_mangled, _holds_nul, _is_no_utf8, _is_no_json):
         connection.create_function(function.__name__.lstrip("_"), 1, function)
+
+
+def unsearchable(texts: list[Defect]) -> tuple[list[Defect], list[Defect]]:
+    """Return what the routine fails at in event_search, and of mangled()'s ``texts`` what they are there.
+
+    It looks for a NUL character only in the value, and in that without asking whether it is a text: handle_search_table() in
+    synapse/_scripts/synapse_port_db.py.
+    """
+    no_text = Defect("value", "typeof(value) IN ('integer', 'real')", "is a number, where the routine needs text", alone=True)
+    nul = [dataclasses.replace(one, dropped=False, alone=True) if one.dropped and one.column != "value" else one for one in texts]
+    return [no_text], nul
+
+
+def exhausted(columns: dict[str, str], numbered: set[str]) -> list[Defect]:
+    """Return that a number of the columns ``numbered`` is the last that there is: the routine sets a sequence to the next one."""
+    words = "is the last number that there is, and Synapse's sequence needs the one after it"
+    return [
+        Defect(columns[name], f"{_sqlite.quoted(columns[name])} >= {_LAST} OR {_sqlite.quoted(columns[name])} <= -{_LAST}", words)
+        for name in sorted(numbered & columns.keys())
+    ]
 
 
 def defects(columns: dict[str, str], target: dict[str, dict], required: set[str], boolean: set[str]) -> list[Defect]:
@@ -120,28 +143,58 @@ def mangled(columns: dict[str, str], target: dict[str, dict]) -> tuple[str | Non
     return f"is_mangled(CAST({row} AS BLOB))", found
 
 
-def scan(connection: sqlite3.Connection, table: str, wrong: list[Defect], row: str | None, texts: list[Defect]) -> list[Found]:
-    """Return which of the defects ``wrong``, and of ``texts`` where the condition ``row`` holds, ``table`` has, and where."""
-    counts = _counts(connection, table, wrong, [row] if row else [])
+def scan(
+    connection: sqlite3.Connection,
+    table: str,
+    wrong: list[Defect],
+    row: str | None,
+    texts: list[Defect],
+    large: str | None = None,
+    hear=None,
+    within: str = "1",
+) -> list[Found]:
+    """Return which of the defects ``wrong``, and of ``texts`` where the condition ``row`` holds, ``table`` has, and where.
+
+    Only rows for which ``within`` holds are looked at.
+
+    On the way ``hear`` is called with the id of each row for which the condition ``large`` holds.
+    """
+    if large:
+        connection.create_function("heard", 1, hear)  # it returns nothing, so no row counts for it
+        large = f"CASE WHEN {large} THEN heard(rowid) END"
+    counts = _counts(connection, table, within, wrong, [row] if row else [], large)
     found = list(zip(wrong, counts))
     if row and counts[-1]:
-        found += zip(texts, _counts(connection, table, texts, []))
-    return [Found(defect, count, rows_of(connection, table, defect.where)) for defect, count in found if count]
+        found += zip(texts, _counts(connection, table, within, texts, []))
+    return [
+        Found(defect, count, rows_of(connection, table, f"({within}) AND ({defect.where})")) for defect, count in found if count
+    ]
 
 
-def _counts(connection: sqlite3.Connection, table: str, wrong: list[Defect], more: list[str]) -> list[int]:
+def _counts(
+    connection: sqlite3.Connection, table: str, within: str, wrong: list[Defect], more: list[str], looked_at: str | None = None
+) -> list[int]:
+    """Return how many rows meet the conditions of ``wrong``, and ``more``; ``looked_at`` is one that none meets."""
     conditions = [f"({condition})" for condition in [*(defect.where for defect in wrong), *more]]
-    if not conditions:
+    if not conditions and not looked_at:
         return []
-    counts = ", ".join(f"count(CASE WHEN {condition} THEN 1 END)" for condition in conditions)
+    counts = ", ".join([*(f"count(CASE WHEN {condition} THEN 1 END)" for condition in conditions), "0"])
     # A sound row fails every condition and is not counted at all.
-    return connection.execute(f"SELECT {counts} FROM {_sqlite.quoted(table)} WHERE {' OR '.join(conditions)}").fetchone()
+    where = " OR ".join(([looked_at] if looked_at else []) + conditions)
+    return connection.execute(f"SELECT {counts} FROM {_sqlite.quoted(table)} WHERE ({within}) AND ({where})").fetchone()[:-1]
 
 
 def rows_of(connection: sqlite3.Connection, table: str, where: str) -> list:
     """Return the first NAMED row ids of ``table`` (which may go by the alias ``child``) for which ``where`` holds."""
     query = f"SELECT child.rowid FROM {_sqlite.quoted(table)} AS child WHERE {where} LIMIT {NAMED}"
     return [row[0] for row in connection.execute(query)]
+
+
+def condition(connection: sqlite3.Connection, index: str) -> str:
+    """Return the condition of the partial ``index`` of SQLite's as PostgreSQL writes simple ones: in parentheses."""
+    made = connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (index,)).fetchone()[0]
+    found = " ".join(re.split(r"\bWHERE\b", made, maxsplit=1, flags=re.IGNORECASE)[-1].split())
+    return found if found.startswith("(") else f"({found})"
 
 
 def orphans(key: dict, parent_dropped: list[str], here: dict, there: dict | None) -> str:

@@ -27,6 +27,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _names,
     _ownership,
     _progress,
+    _room,
     _sequences,
     _shares,
     _sqlite,
@@ -336,7 +337,7 @@ class Comparison:
 
         with _connection.connected(libpq, True, "synapse_port_verify", _connection.MOVED) as other, other.cursor() as keeper:
             keeper.execute("SET synchronous_commit = off")
-            _crew.work(lambda: _looking(source, libpq, snapshot, look), lambda: next(left, None), done)
+            _crew.work(lambda: _looking(source, libpq, snapshot, look), lambda: next(left, None), done, _room.workers(keeper))
             self._kept.settle(keeper)
         return sums
 
@@ -363,7 +364,7 @@ class Comparison:
                 unmatched[share.table].add(share.side, rows)
             self.progress.tell(doing=f"{share.table}: which rows differ", done=total, total=total)
 
-        _crew.work(lambda: _looking(source, libpq, snapshot, look), following, done)
+        _crew.work(lambda: _looking(source, libpq, snapshot, look), following, done, _room.workers(self.cursor))
         for each in unmatched.values():
             each.settle(self.cursor)
 

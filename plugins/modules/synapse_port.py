@@ -19,6 +19,10 @@ description:
     statistics by C(ANALYZE).
   - A target that Synapse has written to is refused, since the routine would empty tables that are in use. What is known of
     the move is kept in the target database itself, in the schema C(synapse_postgres).
+  - A value that PostgreSQL would store as another one, such as a blob in a column of text, is refused, by its table and row. A
+    row that the server refuses is told in the server's words, but for its values. When it is mended on SQLite, the next run
+    goes on in the same database.
+  - It makes do with the sessions that the role, the database and the server have left.
   - The routine reads a private configuration with just the server's name and the database, so that modules, media stores
     and C(conf.d) layouts do not stop it.
 version_added: 0.1.0

@@ -13,7 +13,9 @@ description:
   - Looks at Synapse's SQLite database, in use or not, at the PostgreSQL database that it is to move to, at the Synapse that
     would move it and at the disk, and tells in one report what stands in the way.
   - It asks the installed Synapse what its tables look like on PostgreSQL, by letting it make them in the target within a
-    transaction that is rolled back, and looks for every value on SQLite that would not fit there.
+    transaction that is rolled back, and looks for every value on SQLite that would not fit there, or into one of its indexes,
+    which hold a third of a page. Of these the server itself judges the few that are large, on a temporary table.
+  - It counts the sessions that the role, the database and the server have left. A move takes three at least.
   - It changes nothing on either side.
 version_added: 0.1.0
 author: The matrixops.synapse_postgres contributors (@matrixops)
@@ -62,8 +64,8 @@ options:
     default: false
   engine:
     description:
-      - What will carry the rows over, as in M(matrixops.synapse_postgres.synapse_port). V(synapse) has one problem more, rows
-        that refer to later rows of their own table.
+      - What will carry the rows over, as in M(matrixops.synapse_postgres.synapse_port). V(synapse) has some problems more, such
+        as rows that refer to later rows of their own table, numbers that are to be searched, and names that need quotes.
     type: str
     choices: [copy, synapse]
     default: copy

@@ -32,9 +32,7 @@ def move(tmp_path, homeserver, any_cluster):
             transaction = "INSERT INTO received_transactions VALUES (?, 'large.example', 1, 200, ?, 0)"
             connection.execute(transaction, ("large", BLOB))
             rejection = "INSERT INTO rejections VALUES (?, ?, 'now')"
-            connection.executemany(
-                rejection, [("$nul", "x" * (5 << 20) + "\0"), ("$odd", b"\xff" * (5 << 20)), ("$last", "small")]
-            )
+            connection.executemany(rejection, [("$nul", "x" * (5 << 20) + "\0"), ("$last", "small")])
             name = "UPDATE devices SET display_name = ? WHERE rowid = (SELECT min(rowid) FROM devices)"
             assert connection.execute(name, ("y" * (5 << 20),)).rowcount == 1
             connection.commit()
@@ -59,7 +57,6 @@ def test_a_row_of_100_megabytes_goes_over_in_little_memory(move):
     ]
     query = "SELECT md5(response_json) FROM received_transactions WHERE transaction_id = 'large'"
     assert move.rows(query) == [(hashlib.md5(BLOB).hexdigest(),)]
-    assert move.rows("SELECT reason = '\\x' || repeat('ff', 5 << 20) FROM rejections WHERE event_id = '$odd'") == [(True,)]
     # One character in the middle, in a table that is only added to, and in one that is carried again on each run.
     move.lite("UPDATE event_json SET json = replace(json, ?, 'changed') WHERE rowid = 3", TEXT[5_000_000:5_000_400])
     move.lite("UPDATE devices SET display_name = display_name || 'z' WHERE length(display_name) > 1000000")

@@ -14,7 +14,7 @@ from support import move as moves
 SEED = [
     # Every byte, text where PostgreSQL has a bytea, and JSON that PostgreSQL writes in its own way.
     "INSERT INTO user_filters (user_id, full_user_id, filter_id, filter_json)"
-    " VALUES ('person0', '@person0:localhost', 0, x'00015c7f80ff27'), ('person0', '@person0:localhost', 1, '{\"a\":\"\\\\\"}')",
+    " VALUES ('person0', '@person0:localhost', 0, x'00015c7f80ff27'), ('person0', '@person0:localhost', 1, '{\"a\":\"é\"}')",
     'UPDATE profiles SET fields = \'{"m.tz": "Europe/London", "b":[1.50,1e3,{}], "a":"\\u00e9"}\' WHERE user_id = \'person0\'',
     # nul
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 25) INSERT INTO user_daily_visits"
