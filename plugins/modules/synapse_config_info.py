@@ -187,12 +187,18 @@ def require_same_database(main: _merged.Merged, workers: list) -> None:
     """Raise Refusal where a worker's configuration names another database than the main process's."""
     for worker in workers:
         merged = _merged.read(worker.files())
-        if merged.config.get(_homeserver.KEY) != main.config.get(_homeserver.KEY):
+        told, mains = merged.decides(_homeserver.KEY), main.decides(_homeserver.KEY)
+        if merged.config.get(_homeserver.KEY) == main.config.get(_homeserver.KEY):
+            continue
+        if told is None or any(same(told, name) for name in main.files):
             raise Refusal(
-                f"A worker ({worker.name}, {worker.app}) is told another database than the main process, by "
-                f"{merged.decides(_homeserver.KEY)}.",
-                "Take the section database out of the workers' files: they read the main process's.",
+                f"A worker ({worker.name}, {worker.app}) does not read {mains}, by which the main process has its database.",
+                f"Start the worker with all files of the main process's, and its own after them ({', '.join(main.files)}).",
             )
+        raise Refusal(
+            f"A worker ({worker.name}, {worker.app}) is told another database than the main process, by {told}.",
+            "Take the section database out of the workers' files: they read the main process's.",
+        )
 
 
 def sqlite_here(params: dict, section: dict, where: str, main: _started.Started) -> str:
@@ -243,7 +249,9 @@ def named(params: dict, main: _started.Started | None) -> tuple[list, str]:
 def look(params: dict) -> dict:
     """Return the module's result. Raises Refusal for a configuration that is not found, or that Synapse cannot start with."""
     path = params["path"]
-    if not os.path.exists(path):
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
         return {"exists": False}
     running, later = _started.processes(), to_be_started(params)
     main = main_of(running, path)
