@@ -17,6 +17,7 @@ import itertools
 import os
 import re
 import shlex
+import stat
 import string
 import subprocess
 
@@ -90,6 +91,19 @@ class Started:
                             return candidate
         return None
 
+    def believed(self, path: str) -> bool:
+        """Tell whether the process is root's, this user's, or that of a user for whom the file at ``path`` is: by owner or group.
+
+        Anybody can start a program by that name, with files of their own; and what it says decides where a password is written.
+        """
+        with open(f"/proc/{self.pid}/status", encoding="utf-8", errors="replace") as stream:
+            lines = dict(line.rstrip("\n").split(":\t", 1) for line in stream if ":\t" in line)
+        # The real ones: a program that is set-uid begins with options of whoever calls it.
+        uid, gid = int(lines["Uid"].split()[0]), int(lines["Gid"].split()[0])
+        found = os.stat(path)
+        its_groups = {gid, *map(int, lines["Groups"].split())}
+        return uid in (0, os.geteuid(), found.st_uid) or (found.st_gid in its_groups and bool(found.st_mode & stat.S_IRGRP))
+
     @property
     def apart(self) -> bool:
         """Whether it sees other files than this process does: in a container, or by what its unit hides or mounts."""
@@ -125,16 +139,20 @@ class Started:
         return [os.path.normpath(os.path.join(mount.point, _within(place, mount.root))) for mount in ours]
 
 
-def processes() -> list[Started]:
-    """Return Synapse's processes on this host, those of containers too, as far as this user may look."""
+def processes(path: str) -> list[Started]:
+    """Return Synapse's processes on this host, those of containers too, as far as this user may look.
+
+    Only those that are believed as to the configuration file at ``path``: see Started.believed().
+    """
     found = []
     for number in sorted(int(path[6:]) for path in glob.glob("/proc/[0-9]*")):
         with contextlib.suppress(OSError):
             with open(f"/proc/{number}/cmdline", "rb") as stream:
                 words = os.fsdecode(stream.read()).split("\0")
             started = called(words, [])
-            if started:
-                found.append(dataclasses.replace(started, folders=_folders(number), pid=number))
+            started = started and dataclasses.replace(started, folders=_folders(number), pid=number)
+            if started and started.believed(path):
+                found.append(started)
     return found
 
 

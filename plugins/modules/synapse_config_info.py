@@ -13,7 +13,8 @@ description:
   - Finds out which files Synapse reads, in which order, and merges them as Synapse does; the keys of a later file replace
     those of an earlier one. Tells which file's C(database) section counts, where the SQLite database is on this host, and
     where Synapse answers.
-  - The files are those that the running Synapse was started with, in a container or not, which O(path) is one of. Where none
+  - The files are those that the running Synapse was started with, in a container or not, which O(path) is one of. A process
+    is believed if it is root's, the task's own user's, or that of the owner or the group of O(path). Where none
     runs, they are those of the systemd units, or the one that synctl is given, or O(path) with the folder C(conf.d) beside
     it where there is one.
   - It changes nothing.
@@ -253,7 +254,7 @@ def look(params: dict) -> dict:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return {"exists": False}
-    running, later = _started.processes(), to_be_started(params)
+    running, later = _started.processes(path), to_be_started(params)
     main = main_of(running, path)
     workers = [one for one in (running if main else later) if one.app != _started.MAIN and one.config and reads(one, path)]
     if not params["files"]:

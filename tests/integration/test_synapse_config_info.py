@@ -4,6 +4,7 @@
 import contextlib
 import os
 import pathlib
+import pwd
 import shutil
 import sqlite3
 import subprocess
@@ -168,6 +169,27 @@ def processes(tmp_path):
                 stack.callback(stack.enter_context(subprocess.Popen(command, **options)).kill)
 
         yield start
+
+
+def test_a_program_of_anybodys_by_synapses_name_had_the_password_written_into_a_file_of_theirs(look):
+    needs.need(os.geteuid() == 0 and os.path.exists("/usr/bin/python3"), "another user's program takes root and a Python for all")
+    account = pwd.getpwnam(clusters.unprivileged_account())
+    with tempfile.TemporaryDirectory() as made_for_all:
+        folder = pathlib.Path(made_for_all)
+        folder.chmod(0o755)
+        path = made(folder, {"synapse/__init__.py": "", "synapse/app/__init__.py": "", "theirs.yaml": SQLITE.format("/dev/null")})
+        (folder / "synapse" / "app" / "homeserver.py").write_text("print(flush=True); import time; time.sleep(60)")
+        words = ["/usr/bin/python3", "-m", "synapse.app.homeserver", "-c", path, "-c", folder / "theirs.yaml"]
+        how = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": [], "env": {"PYTHONPATH": made_for_all}}
+        with subprocess.Popen(words, stdout=subprocess.PIPE, **how) as process:
+            process.stdout.readline()
+            told = look(path)
+            # Where the file is that user's own, it is Synapse's.
+            os.chown(path, account.pw_uid, account.pw_gid)
+            its = look(path)
+            process.kill()
+    assert told["files"] == [path] and told["section_path"] == path, told
+    assert its["found_by"] == f"process {process.pid}" and len(its["files"]) == 2, its
 
 
 def test_a_worker_that_is_told_another_database_is_refused(look, tmp_path, processes):
