@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 
-from support import clusters, sqlite
+from support import clusters, commands, sqlite
 
 SYNAPSE, OLD, OLDER = "synapse's own", 'matrix "old"', "older-one"
 PASSWORD = "a pass of its kind"
@@ -83,7 +83,7 @@ def options(server, name, **others):
 
 def run_printed(server, text):
     """Run the command that a message tells, as the server's administrator."""
-    command = text.split("administrator: ")[1].split(" (or set ")[0]
+    (command,) = commands.commands(text)
     place = {"PGHOST": "127.0.0.1", "PGPORT": str(server.port), "PGUSER": clusters.ADMIN, "PGPASSWORD": clusters.ADMIN_PASSWORD}
     programs = f"{server.installation.programs}:{os.environ['PATH']}"
     subprocess.run(command, shell=True, check=True, env={**os.environ, **place, "PATH": programs}, timeout=60)
