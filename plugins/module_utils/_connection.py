@@ -286,7 +286,7 @@ def _no_connection(libpq: dict, words: str, tried: _attempt.Attempt) -> Refusal:
     """Return the Refusal for a connection that failed with these ``words``, which are only told, and what ``tried`` found."""
     remedy, no_server = None, False
     if tried.sqlstate == _NOT_ALLOWED and tried.password == "used":
-        remedy = "Let the role log in: `ALTER ROLE {role} LOGIN`; where the server asks LDAP, PAM or RADIUS, check login_password."
+        remedy = "Let the role log in: `ALTER ROLE {role} LOGIN`; with LDAP, PAM or RADIUS, check login_password."
     elif tried.sqlstate:
         remedy = _REMEDIES.get(tried.sqlstate) or _REMEDIES.get(tried.sqlstate[:2])
     elif tried.password == "missing":

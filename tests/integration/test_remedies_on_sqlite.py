@@ -19,7 +19,8 @@ INSERT INTO event_search (event_id, room_id, sender, key, value)
     SELECT event_id, room_id, sender, key, value FROM event_search WHERE rowid = 1;
 INSERT INTO event_search (rowid, event_id, room_id, sender, key, value)
     SELECT -7, event_id, room_id, sender, 'content.x', 'x' FROM events WHERE type = 'm.room.power_levels' LIMIT 1;
-INSERT INTO refresh_tokens (id, user_id, device_id, token, next_token_id) VALUES (1, '@a', 'D', 't', 2), (2, '@a', 'D', 'u', NULL);
+INSERT INTO refresh_tokens (id, user_id, device_id, token, next_token_id)
+    VALUES (1, '@a', 'D', 't', 2), (2, '@a', 'D', 'u', NULL);
 """
 
 
@@ -52,7 +53,7 @@ def test_rows_that_no_move_carries_were_to_be_deleted_by_a_command_with_dots_for
 
 
 def test_names_of_files_tables_and_columns_are_quoted_in_a_command_for_sqlite(tmp_path):
-    path = tmp_path / "it's; a \"file\".db"
+    path = tmp_path / 'it\'s; a "file".db'
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.executescript('CREATE TABLE "a""b\'c" ("x y"); INSERT INTO "a""b\'c" VALUES (1), (2), (3)')
         commands.run(_preflight._mend(str(path), "a\"b'c", ["x y"], [1, 3]))

@@ -59,7 +59,8 @@ def messages() -> set[str]:
         joined = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
         pieces = {part for node in joined for part in node.values}
         documentation = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-        documentation |= {node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in DOCUMENTS}
+        assigned = [node for node in tree.body if isinstance(node, ast.Assign)]
+        documentation |= {node.value for node in assigned if ast.unparse(node.targets[0]) in DOCUMENTS}
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in pieces | documentation:
                 found.add(re.sub(r"\{\w*\}", "{}", node.value))
