@@ -3,11 +3,14 @@
 
 import contextlib
 import sqlite3
+import subprocess
+import sys
 
 import pytest
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _preflight
-from support import commands
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _preflight, _sqlite
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+from support import commands, sqlite
 from support import move as moves
 
 # Twice as many rows as the ids that are told at once, but one; a search entry too many and one too low; a token that refers to
@@ -50,6 +53,28 @@ def test_rows_that_no_move_carries_were_to_be_deleted_by_a_command_with_dots_for
     move.lite("UPDATE users SET admin = 0 WHERE rowid = 2")
     assert problems(run, move) == []
     assert move.lite("SELECT count(*) FROM event_search WHERE key = 'content.x' AND rowid > 0") == [(1,)]
+
+
+# A transaction that is so large that it is in the file, and ended by SIGKILL.
+_CUT_OFF = """
+import os, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA cache_size = 1")
+connection.execute("BEGIN")
+connection.execute("CREATE TABLE large AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 999)"
+                   " SELECT randomblob(999) AS x FROM n")
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_transaction_that_was_cut_off_is_taken_back_by_the_command_that_is_told(tmp_path):
+    path = tmp_path / "it's.db"
+    sqlite.homeserver(path, wal=False)
+    subprocess.run([sys.executable, "-c", _CUT_OFF, path], check=False)
+    with pytest.raises(Refusal, match="was cut off") as refused:
+        _sqlite.inspect(str(path))
+    commands.run(refused.value.remedy)
+    assert _sqlite.inspect(str(path))["users"] == 2
 
 
 def test_names_of_files_tables_and_columns_are_quoted_in_a_command_for_sqlite(tmp_path):

@@ -42,6 +42,7 @@ RUN = {
     "GRANT TEMPORARY ON DATABASE {} TO {}": "test_a_role_with_too_few_sessions_is_told_and_one_with_few_is_enough",
     "psql -X -1 -d {} -c {}": "test_all_that_look_say_whose_the_tables_are_and_what_they_print_helps",
     "cp {} {}": "test_the_section_that_synapse_reads_is_the_one_that_is_looked_at_changed_and_put_back",
+    "sqlite3 {} 'PRAGMA quick_check'": "test_a_transaction_that_was_cut_off_is_taken_back_by_the_command_that_is_told",
     "sqlite3 {} {}": "test_rows_that_no_move_carries_were_to_be_deleted_by_a_command_with_dots_for_their_ids",
     "sqlite3 {} 'PRAGMA auto_vacuum=off; VACUUM'": "test_a_sqlite_database_is_made_fit_to_move_by_the_command_that_is_told",
     "sqlite3 {} 'PRAGMA journal_mode=WAL'": "test_a_journal_that_keeps_synapse_from_writing_is_changed",
