@@ -261,7 +261,7 @@ def _diff(newest: pathlib.Path | None, certificate: pathlib.Path, names: list[st
 
 def _require_openssl() -> None:
     if shutil.which("openssl") is None:
-        raise Refusal("The program openssl is not on this host.", "Install it (on Debian: apt-get install openssl).")
+        raise Refusal("The program openssl is not on this host.", "Install it (on Debian: `apt-get install openssl`).")
 
 
 def _openssl(*words: str) -> str:

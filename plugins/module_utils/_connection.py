@@ -65,8 +65,8 @@ _REMEDIES = {
     "LOGIN: the server's administrator may ask which (module postgres_hba_info). On the Unix socket, run the task as the role's "
     "operating system user (become_user=postgres for the superuser), or give login_host and login_password.",
     "3D000": "Check login_user and login_db.",
-    "42501": "Let the role connect to this database: GRANT CONNECT ON DATABASE {database} TO {role};",
-    "55000": "Let the database take connections, if that is meant to be: ALTER DATABASE {database} ALLOW_CONNECTIONS true;",
+    "42501": "Let the role connect to this database: `GRANT CONNECT ON DATABASE {database} TO {role}`.",
+    "55000": "Let the database take connections, if that is meant to be: `ALTER DATABASE {database} ALLOW_CONNECTIONS true`.",
     "53300": "End connections that nobody needs, or allow more: max_connections of the server, CONNECTION LIMIT of the role or "
     "the database.",
     "57P03": "The server starts, stops or recovers, or the database takes no connections: wait for it, or see the server's log.",
@@ -131,7 +131,7 @@ def require_psycopg2() -> None:
     if psycopg2 is None:
         raise Refusal(
             f"The Python that Ansible uses here, {sys.executable}, has no psycopg2.",
-            "Install it for that interpreter (on Debian: apt-get install python3-psycopg2), or point "
+            "Install it for that interpreter (on Debian: `apt-get install python3-psycopg2`), or point "
             "ansible_python_interpreter at one that has it.",
             missing=["psycopg2"],
         )
@@ -286,7 +286,7 @@ def _no_connection(libpq: dict, words: str, tried: _attempt.Attempt) -> Refusal:
     """Return the Refusal for a connection that failed with these ``words``, which are only told, and what ``tried`` found."""
     remedy, no_server = None, False
     if tried.sqlstate == _NOT_ALLOWED and tried.password == "used":
-        remedy = "Let the role log in: ALTER ROLE {role} LOGIN; where the server asks LDAP, PAM or RADIUS, check login_password."
+        remedy = "Let the role log in: `ALTER ROLE {role} LOGIN`; with LDAP, PAM or RADIUS, check login_password."
     elif tried.sqlstate:
         remedy = _REMEDIES.get(tried.sqlstate) or _REMEDIES.get(tried.sqlstate[:2])
     elif tried.password == "missing":

@@ -101,7 +101,7 @@ def way_out(cursor, name: str) -> str:
     )
     return (
         "If it is empty, drop it. Otherwise stop Synapse, and make it anew as the server's administrator, in a folder with room: "
-        + " && ".join(" ".join(map(shlex.quote, command)) for command in commands)
+        + f"`{' && '.join(' '.join(map(shlex.quote, command)) for command in commands)}`."
     )
 
 

@@ -112,11 +112,13 @@ def by_own_path(cursor, query: str) -> object:
 
 
 def reset(cursor, name: str) -> str:
-    """Return the SQL that takes the parameter ``name`` from the connected role and database, wherever these carry it."""
+    """Return the command that takes the parameter ``name`` from the connected role and database, wherever these carry it."""
     cursor.execute("SELECT session_user")
     role, database = (sql.Identifier(one).as_string(cursor) for one in (cursor.fetchone()[0], cursor.connection.info.dbname))
-    places = (f"ROLE {role}", f"DATABASE {database}", f"ROLE {role} IN DATABASE {database}")
-    return " ".join(f"ALTER {place} RESET {name};" for place in places)
+    return (
+        f"`ALTER ROLE {role} RESET {name}; ALTER DATABASE {database} RESET {name}; "
+        f"ALTER ROLE {role} IN DATABASE {database} RESET {name}`"
+    )
 
 
 def _settings(cursor, names) -> list[tuple[str, str, str]]:
@@ -132,5 +134,5 @@ def _bound(cursor, name: str, value: str) -> Refusal:
     return Refusal(
         f"Every session of the role {role!r} in the database {cursor.connection.info.dbname!r} begins with {name} = {value}, and "
         f"the role may not set it to {_OURS[name]}.",
-        f"Have a superuser take it away where it is set (psql's \\drds tells), as by {reset(cursor, name)}",
+        f"Have a superuser take it away where it is set (psql's \\drds tells), as by {reset(cursor, name)}.",
     )

@@ -79,7 +79,7 @@ def require_yaml() -> None:
     if yaml is None:
         raise Refusal(
             f"The Python that Ansible uses here, {sys.executable}, has no PyYAML, and no other one that has it was found.",
-            "Install it for that interpreter (on Debian: apt-get install python3-yaml), or give synapse_python, the Python "
+            "Install it for that interpreter (on Debian: `apt-get install python3-yaml`), or give synapse_python, the Python "
             "that Synapse runs under, which has it.",
         )
 

@@ -313,8 +313,8 @@ def require_home(cursor) -> None:
     role, database = (sql.Identifier(name).as_string(cursor) for name in (cursor.fetchone()[0], cursor.connection.info.dbname))
     raise Refusal(
         f"In the target database Synapse's role works in the schema {schema or 'none'}, and a move knows only public.",
-        f"Give that role the schema public there (ALTER ROLE {role} IN DATABASE {database} SET search_path = public;) while the "
-        "schema it works in holds nothing of Synapse's, or give Synapse a database of its own.",
+        f"Give that role the schema public there by `ALTER ROLE {role} IN DATABASE {database} SET search_path = public` while "
+        "the schema it works in holds nothing of Synapse's, or give Synapse a database of its own.",
     )
 
 

@@ -122,7 +122,7 @@ def problems(cursor, role: str, reading: bool = False) -> tuple[list[str], list[
     for schema in closed:
         found.append(f"the role {role!r} may not look into the schema {schema!r}")
         grant = sql.SQL("GRANT USAGE, CREATE ON SCHEMA {} TO {}").format(sql.Identifier(schema), sql.Identifier(role))
-        remedies.append(f"Let it in as the server's administrator: {_psql(cursor, grant.as_string(cursor))} .")
+        remedies.append(f"Let it in as the server's administrator: {_psql(cursor, grant.as_string(cursor))}.")
     return found, remedies
 
 
@@ -151,7 +151,7 @@ def adopt(cursor, former: str, role: str, check_mode: bool) -> list[str]:
         grant = sql.SQL("GRANT {} TO {}").format(sql.Identifier(former), sql.Identifier(us)).as_string(cursor)
         raise Refusal(
             f"The role {us!r} may not give away what belongs to {former!r}.",
-            f"Connect as a superuser, or have one run {_psql(cursor, grant)} .",
+            f"Connect as a superuser, or have one run {_psql(cursor, grant)}.",
         )
     if not check_mode:
         cursor.execute("; ".join(["BEGIN", *_alters(cursor, role, things), "COMMIT"]))
@@ -183,7 +183,7 @@ def _command(cursor, owner: str, role: str, things: list[tuple[str, str]]) -> st
 
 def _psql(cursor, *statements: str) -> str:
     database = _database.dsn(cursor.connection.info.dbname)
-    return f"psql -X -1 -d {shlex.quote(database)} -c {shlex.quote('; '.join(statements))}"
+    return f"`psql -X -1 -d {shlex.quote(database)} -c {shlex.quote('; '.join(statements))}`"
 
 
 def step(cursor, params: dict, check_mode: bool) -> dict:

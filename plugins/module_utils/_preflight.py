@@ -215,7 +215,7 @@ def _defaults_fit(report: Report, cursor, server: str, standby: bool) -> None:
     elif _defaults.begins_read_only(cursor):
         report.problem(
             f"{found}: every transaction of the role begins with default_transaction_read_only = on.",
-            f"Take that away where it is set (psql's \\drds tells): {_defaults.reset(cursor, 'default_transaction_read_only')}",
+            f"Take that away where it is set (psql's \\drds tells): {_defaults.reset(cursor, 'default_transaction_read_only')}.",
         )
     timeouts = _defaults.carried(cursor)
     if timeouts:
@@ -472,8 +472,13 @@ class _Comparison:
                 columns = "event_id, room_id, sender, key, value"
                 self.report.problem(
                     f"event_search has {_rows(len(below), below[: _values.NAMED])} in {self.path} below 1, where no port looks.",
-                    f"Give them others, with Synapse stopped (INSERT INTO event_search ({columns}) SELECT {columns} FROM "
-                    "event_search WHERE rowid < 1; DELETE FROM event_search WHERE rowid < 1;); keep a copy of the file.",
+                    "Keep a copy of the file, and give them others, with Synapse stopped, by "
+                    + _on_sqlite(
+                        self.path,
+                        f"INSERT INTO event_search ({columns}) SELECT {columns} FROM event_search WHERE rowid < 1",
+                        "DELETE FROM event_search WHERE rowid < 1",
+                    )
+                    + ".",
                     table=table.name,
                     count=len(below),
                     rows=below[: _values.NAMED],
@@ -557,11 +562,11 @@ class _Comparison:
             )
             return
         for index, rows in refused.items():
-            names, named = ", ".join(table.columns[column] for column in index.columns), rows[: _values.NAMED]
+            columns, named = [table.columns[column] for column in index.columns], rows[: _values.NAMED]
             self.report.problem(
-                f"{table.name} has {_rows(len(rows), named)} in {self.path} whose {names} are longer than PostgreSQL's index "
-                f"{index.name} can hold.",
-                _mend(table.name, names),
+                f"{table.name} has {_rows(len(rows), named)} in {self.path} whose {', '.join(columns)} are longer than "
+                f"PostgreSQL's index {index.name} can hold.",
+                _mend(self.path, table.name, columns, named),
                 table=table.name,
                 count=len(rows),
                 rows=named,
@@ -571,7 +576,8 @@ class _Comparison:
         defect, where = found.defect, {"table": table, "count": found.count, "rows": found.rows}
         words = f"{table}.{defect.column} {defect.words} in {_rows(found.count, found.rows)} of {self.path}."
         if not defect.dropped:
-            self.report.problem(words, (_BY_COPY if defect.alone else "") + _mend(table, defect.column), **where)
+            remedy = (_BY_COPY if defect.alone else "") + _mend(self.path, table, [defect.column], found.rows)
+            self.report.problem(words, remedy, **where)
             return
         self.dropped.setdefault(table, []).append(defect.where)
         self.report.note(
@@ -596,8 +602,8 @@ class _Comparison:
                 self.report.problem(
                     f"{table.name} has {_rows(count, rows)} in {self.path} that repeat the {', '.join(here)} of another one, "
                     "which PostgreSQL refuses.",
-                    f"Find out which to keep, and delete the others with Synapse stopped (DELETE FROM {table.name} WHERE rowid "
-                    "IN ...); keep a copy of the file.",
+                    "Find out which to keep, keep a copy of the file, and delete these or those that they repeat with Synapse "
+                    f"stopped: {_deletion(self.path, table.name, rows, count)}.",
                     table=table.name,
                     count=count,
                     rows=rows,
@@ -634,25 +640,32 @@ class _Comparison:
             table.name,
             where,
             f"refer by {names} to rows of {to} that are not there" + (" or are left out" if lost else ""),
-            f"What they belong to is gone: delete them with Synapse stopped (DELETE FROM {table.name} WHERE rowid IN ...); "
-            "keep a copy of the file.",
+            lambda rows, count: (
+                "What they belong to is gone: keep a copy of the file, and delete them with Synapse stopped by "
+                f"{_deletion(self.path, table.name, rows, count)}."
+            ),
         )
         if key["parent"] == table.name and self.synapse["one_by_one"]:
+            nothing = ", ".join(f"{_sqlite.quoted(table.columns[column])} = NULL" for column in key["columns"])
             self._tell_references(
                 table.name,
                 _values.too_early(key, table.columns) + sent,
                 f"refer by {names} to later rows of the same table, which the routine sends after them: PostgreSQL refuses it",
-                f"Port with engine: copy, if it knows this release; or, with Synapse stopped, UPDATE {table.name} SET {names} ="
-                " NULL WHERE rowid IN ...; keep a copy of the file.",
+                lambda rows, count: (
+                    "Port with engine: copy, if it knows this release; or keep a copy of the file and, with Synapse stopped, run "
+                    f"{_on_sqlite(self.path, f'UPDATE {_sqlite.quoted(table.name)} SET {nothing} WHERE {_among(rows)}')}"
+                    f"{_in_turns(rows, count)}."
+                ),
             )
 
-    def _tell_references(self, table: str, where: str, words: str, remedy: str) -> None:
+    def _tell_references(self, table: str, where: str, words: str, remedy) -> None:
+        """Report the rows of ``table`` for which ``where`` holds, if there are any; ``remedy`` is told their ids and number."""
         query = f"SELECT count(*) FROM {_sqlite.quoted(table)} AS child WHERE {where}"
         count = self.connection.execute(query).fetchone()[0]
         if count:
             rows = _values.rows_of(self.connection, table, where)
             found = f"In {self.path}, {_rows(count, rows)} of {table} {words}."
-            self.report.problem(found, remedy, table=table, count=count, rows=rows)
+            self.report.problem(found, remedy(rows, count), table=table, count=count, rows=rows)
 
 
 def require_carried(path: str, synapse: dict, config: dict, borders: dict[str, tuple[int, int]]) -> None:
@@ -740,8 +753,25 @@ def _rows(count: int, rows: list) -> str:
     return f"{count} row{'s' if count > 1 else ''} ({named})"
 
 
-def _mend(table: str, column: str) -> str:
-    return (
-        f"Look at them (SELECT rowid, {column} FROM {table} WHERE rowid IN ...), and correct or delete them with Synapse "
-        "stopped; keep a copy of the file."
-    )
+def _on_sqlite(path: str, *statements: str) -> str:
+    """Return the command by which SQLite's shell runs ``statements`` on the database at ``path``."""
+    return f"`sqlite3 {_words.shell(path)} {_words.shell('; '.join(statements))}`"
+
+
+def _among(rows: list) -> str:
+    return f"rowid IN ({', '.join(map(str, rows))})"
+
+
+def _in_turns(rows: list, count: int) -> str:
+    """Return what is to be added where a command is about ``rows``, and there are more: ``count``."""
+    return f" (these are the first {len(rows)}: run this again for the others)" if count > len(rows) else ""
+
+
+def _deletion(path: str, table: str, rows: list, count: int) -> str:
+    return _on_sqlite(path, f"DELETE FROM {_sqlite.quoted(table)} WHERE {_among(rows)}") + _in_turns(rows, count)
+
+
+def _mend(path: str, table: str, columns: list[str], rows: list) -> str:
+    names = ", ".join(map(_sqlite.quoted, columns))
+    look = _on_sqlite(path, f"SELECT rowid, {names} FROM {_sqlite.quoted(table)} WHERE {_among(rows)}")
+    return f"Look at them by {look}, and correct or delete them with Synapse stopped; keep a copy of the file."

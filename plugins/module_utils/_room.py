@@ -70,7 +70,7 @@ def of(cursor) -> Room:
     ):
         if limit >= 0:
             quoted = _sqlite.quoted(name).replace("{", "{{").replace("}", "}}")
-            command = f"As a superuser: ALTER {kind} {quoted} CONNECTION LIMIT {{}};"
+            command = f"As a superuser: `ALTER {kind} {quoted} CONNECTION LIMIT {{}}`."
             found.append(Room(limit - used, f"{words} has a CONNECTION LIMIT of {limit}", limit, command))
     return min(found, key=lambda room: room.left)
 

@@ -51,9 +51,9 @@ def _remedy(path: str) -> str:
         # Who only reads may not take back what a writer that was killed has begun (https://www.sqlite.org/lockingv3.html).
         return (
             f"{path}-journal may be of a transaction that was cut off: start Synapse, which takes it back, or run, as its "
-            f"user, sqlite3 {_words.shell(path)} 'PRAGMA quick_check'."
+            f"user, `sqlite3 {_words.shell(path)} 'PRAGMA quick_check'`."
         )
-    return f"Check that the file is whole: sqlite3 {_words.shell(path)} 'PRAGMA quick_check'."
+    return f"Check that the file is whole: `sqlite3 {_words.shell(path)} 'PRAGMA quick_check'`."
 
 
 def _is_wal(path: str) -> bool:

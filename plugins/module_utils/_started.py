@@ -13,9 +13,11 @@ import argparse
 import contextlib
 import dataclasses
 import glob
+import itertools
 import os
 import re
 import shlex
+import stat
 import string
 import subprocess
 
@@ -23,8 +25,9 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
 
 MAIN = "synapse.app.homeserver"
 
-# The programs that pip installs for Synapse's applications: [project.scripts] in its pyproject.toml.
+# The programs that pip installs for Synapse's applications: [project.scripts] in its pyproject.toml. Nix wraps them.
 _PROGRAMS = {"synapse_homeserver": MAIN, "synapse_worker": "synapse.app.generic_worker"}
+_PROGRAMS.update({f".{name}-wrapped": app for name, app in _PROGRAMS.items()})
 
 # Seconds; systemctl answers at once, or there is no systemd.
 _PATIENCE = 30
@@ -88,6 +91,19 @@ class Started:
                             return candidate
         return None
 
+    def believed(self, path: str) -> bool:
+        """Tell whether the process is root's, this user's, or that of a user for whom the file at ``path`` is: by owner or group.
+
+        Anybody can start a program by that name, with files of their own; and what it says decides where a password is written.
+        """
+        with open(f"/proc/{self.pid}/status", encoding="utf-8", errors="replace") as stream:
+            lines = dict(line.rstrip("\n").split(":\t", 1) for line in stream if ":\t" in line)
+        # The real ones: a program that is set-uid begins with options of whoever calls it.
+        uid, gid = int(lines["Uid"].split()[0]), int(lines["Gid"].split()[0])
+        found = os.stat(path)
+        its_groups = {gid, *map(int, lines["Groups"].split())}
+        return uid in (0, os.geteuid(), found.st_uid) or (found.st_gid in its_groups and bool(found.st_mode & stat.S_IRGRP))
+
     @property
     def apart(self) -> bool:
         """Whether it sees other files than this process does: in a container, or by what its unit hides or mounts."""
@@ -123,17 +139,20 @@ class Started:
         return [os.path.normpath(os.path.join(mount.point, _within(place, mount.root))) for mount in ours]
 
 
-def processes() -> list[Started]:
-    """Return Synapse's processes on this host, those of containers too, as far as this user may look."""
+def processes(path: str) -> list[Started]:
+    """Return Synapse's processes on this host, those of containers too, as far as this user may look.
+
+    Only those that are believed as to the configuration file at ``path``: see Started.believed().
+    """
     found = []
     for number in sorted(int(path[6:]) for path in glob.glob("/proc/[0-9]*")):
         with contextlib.suppress(OSError):
             with open(f"/proc/{number}/cmdline", "rb") as stream:
                 words = os.fsdecode(stream.read()).split("\0")
-            # Not sudo, nsenter or the like, which have the command in theirs.
-            started = "py" in os.path.basename(words[0]) and called(words, _folders(number))
-            if started:
-                found.append(dataclasses.replace(started, pid=number))
+            started = called(words, [])
+            started = started and dataclasses.replace(started, folders=_folders(number), pid=number)
+            if started and started.believed(path):
+                found.append(started)
     return found
 
 
@@ -144,7 +163,7 @@ def units(names: list[str]) -> list[Started]:
         shown = _shown(name)
         variables = _environment(shown)
         for command in re.findall(r"(?:^|\s)argv\[\]=(.*?) ; ignore_errors=", shown.get("ExecStart", "")):
-            words = [string.Template(word).safe_substitute(variables) for word in _words(command)]
+            words = [word for written in _words(command) for word in _given(written, variables)]
             started = called(words, [shown.get("WorkingDirectory", "").lstrip("!~-") or "/"])
             if started:
                 found.append(dataclasses.replace(started, unit=name))
@@ -152,18 +171,28 @@ def units(names: list[str]) -> list[Started]:
 
 
 def called(words: list[str], folders: list[str]) -> Started | None:
-    """Return what the command ``words`` starts in ``folders``, None where that is no Synapse."""
-    for index, word in enumerate(words[:8]):
-        if word == "-m" and words[index + 1 : index + 2] and words[index + 1].startswith("synapse.app."):
-            app, rest = words[index + 1], words[index + 2 :]
-        elif index < 2 and os.path.basename(word) in _PROGRAMS:
-            app, rest = _PROGRAMS[os.path.basename(word)], words[index + 1 :]
-        else:
-            continue
-        with contextlib.suppress(ValueError):
-            options = _Options().parse_known_args(rest)[0]
-            return Started(app, options.config_path, folders, options.database_path)
+    """Return what the command ``words`` starts in ``folders``, None where that is no Synapse.
+
+    A command that has Synapse's within its own (sudo, a shell, docker run) is none: what it starts may see other files.
+    """
+    left = list(itertools.dropwhile(lambda word: os.path.basename(word) == "env" or "=" in word, words))
+    if left and "py" in os.path.basename(left[0]):
+        left = _of_python(left[1:])
+    app = _PROGRAMS.get(os.path.basename(left[0])) if left else None
+    if left[:1] == ["-m"] and left[1:] and left[1].startswith("synapse.app."):
+        app, left = left[1], left[1:]
+    with contextlib.suppress(ValueError):
+        options = _Options().parse_known_args(left[1:])[0]
+        return Started(app, options.config_path, folders, options.database_path) if app else None
     return None
+
+
+def _of_python(words: list[str]) -> list[str]:
+    """Return the ``words`` after Python's name from the program on, or from ``-m``: without options of Python's own."""
+    left = list(words)
+    while left and left[0].startswith("-") and left[0] != "-m":
+        left = left[2 if left[0] in ("-W", "-X") else 1 :]
+    return left
 
 
 def _folders(pid: int) -> list[str]:
@@ -201,6 +230,12 @@ def _environment(shown: dict[str, str]) -> dict[str, str]:
         with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as stream:
             lines += [word for line in stream if not line.startswith(("#", ";")) for word in _words(line.strip())[:1]]
     return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+def _given(word: str, variables: dict[str, str]) -> list[str]:
+    """Return what systemd makes of the ``word`` of a command: $NAME alone is as many words as it has (systemd.service(5))."""
+    whole = re.fullmatch(r"\$(\w+)", word)
+    return _words(variables.get(whole[1], "")) if whole else [string.Template(word).safe_substitute(variables)]
 
 
 def _words(command: str) -> list[str]:

@@ -13,7 +13,8 @@ description:
   - Finds out which files Synapse reads, in which order, and merges them as Synapse does; the keys of a later file replace
     those of an earlier one. Tells which file's C(database) section counts, where the SQLite database is on this host, and
     where Synapse answers.
-  - The files are those that the running Synapse was started with, in a container or not, which O(path) is one of. Where none
+  - The files are those that the running Synapse was started with, in a container or not, which O(path) is one of. A process
+    is believed if it is root's, the task's own user's, or that of the owner or the group of O(path). Where none
     runs, they are those of the systemd units, or the one that synctl is given, or O(path) with the folder C(conf.d) beside
     it where there is one.
   - It changes nothing.
@@ -187,12 +188,18 @@ def require_same_database(main: _merged.Merged, workers: list) -> None:
     """Raise Refusal where a worker's configuration names another database than the main process's."""
     for worker in workers:
         merged = _merged.read(worker.files())
-        if merged.config.get(_homeserver.KEY) != main.config.get(_homeserver.KEY):
+        told, mains = merged.decides(_homeserver.KEY), main.decides(_homeserver.KEY)
+        if merged.config.get(_homeserver.KEY) == main.config.get(_homeserver.KEY):
+            continue
+        if told is None or any(same(told, name) for name in main.files):
             raise Refusal(
-                f"A worker ({worker.name}, {worker.app}) is told another database than the main process, by "
-                f"{merged.decides(_homeserver.KEY)}.",
-                "Take the section database out of the workers' files: they read the main process's.",
+                f"A worker ({worker.name}, {worker.app}) does not read {mains}, by which the main process has its database.",
+                f"Start the worker with all files of the main process's, and its own after them ({', '.join(main.files)}).",
             )
+        raise Refusal(
+            f"A worker ({worker.name}, {worker.app}) is told another database than the main process, by {told}.",
+            "Take the section database out of the workers' files: they read the main process's.",
+        )
 
 
 def sqlite_here(params: dict, section: dict, where: str, main: _started.Started) -> str:
@@ -243,9 +250,11 @@ def named(params: dict, main: _started.Started | None) -> tuple[list, str]:
 def look(params: dict) -> dict:
     """Return the module's result. Raises Refusal for a configuration that is not found, or that Synapse cannot start with."""
     path = params["path"]
-    if not os.path.exists(path):
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
         return {"exists": False}
-    running, later = _started.processes(), to_be_started(params)
+    running, later = _started.processes(path), to_be_started(params)
     main = main_of(running, path)
     workers = [one for one in (running if main else later) if one.app != _started.MAIN and one.config and reads(one, path)]
     if not params["files"]:

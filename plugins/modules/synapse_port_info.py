@@ -116,8 +116,9 @@ problems:
       type: int
   sample:
     - found: 'users.admin is no whole number that fits smallint in 1 row (row id 7) of /var/lib/matrix-synapse/homeserver.db.'
-      remedy: 'Look at them (SELECT rowid, admin FROM users WHERE rowid IN ...), and correct or delete them with Synapse
-        stopped; keep a copy of the file.'
+      remedy: >-
+        Look at them by `sqlite3 /var/lib/matrix-synapse/homeserver.db 'SELECT rowid, "admin" FROM "users" WHERE rowid IN (7)'`,
+        and correct or delete them with Synapse stopped; keep a copy of the file.
       table: users
       rows: [7]
       count: 1

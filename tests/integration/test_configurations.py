@@ -9,7 +9,7 @@ import subprocess
 import pytest
 import yaml
 
-from support import needs, playbooks
+from support import commands, needs, playbooks
 
 STOP = """\
 pid=$(cat pid) || exit 0
@@ -43,6 +43,9 @@ class Unlisted(playbooks.Site):
     def run(self, name: str) -> None:
         """Start or stop Synapse, as the plays do."""
         subprocess.run([self.folder / name], check=True, timeout=60)
+
+    def runs(self) -> bool:
+        return subprocess.run([self.folder / "status"], check=False, timeout=60).returncode == 0
 
     def close(self) -> None:
         self.run("stop")
@@ -90,9 +93,31 @@ def test_the_section_that_synapse_reads_is_the_one_that_is_looked_at_changed_and
     prepared = site.play("site")
     assert "lives on SQLite" not in prepared.output and counts.read_text() == found
 
+    require_a_way_out_of_a_way_back_that_was_stuck(site)
+    assert counts.read_text() == found
     back = site.play("rollback", synapse_port_give_up=True)
     assert not back.missing(f"lives on SQLite again, in {site.server.database}")
     assert [main.read_bytes(), counts.read_bytes()] == before
+
+    # One that was killed before its last step has left Synapse stopped.
+    site.run("stop")
+    again = site.play("rollback", fails=True, synapse_postgres_sqlite_path=str(site.server.database))
+    assert not again.missing("There is no way back to SQLite from here") and site.runs()
+
+
+def require_a_way_out_of_a_way_back_that_was_stuck(site) -> None:
+    """Play a way back in which Synapse does not start, and stay on PostgreSQL by the commands that are told."""
+    once = site.folder / "once"
+    once.touch()
+    start = f"sh -c 'rm {once} && exit 1; exec {site.folder}/start'"
+    scripts = {**site.variables["synapse_postgres_service_commands"], "start": start}
+    stuck = site.play("rollback", fails=True, synapse_port_give_up=True, synapse_postgres_service_commands=scripts)
+    assert not stuck.missing("SYNAPSE IS DOWN") and not site.runs()
+    back, stay, starts = commands.commands(stuck.output[stuck.output.rindex("SYNAPSE IS DOWN") :])
+    assert site.old.name in back and starts == start
+    for command in (stay, starts):
+        subprocess.run(command, shell=True, check=True, timeout=60)
+    assert site.runs()
 
 
 def test_a_homeserver_in_a_container_is_moved_by_the_hosts_paths(unlisted):

@@ -8,6 +8,7 @@ import sqlite3
 
 import pytest
 
+from support import commands
 from support import move as moves
 
 COPY, ROUTINE = {"engine": "copy"}, {"engine": "synapse"}
@@ -187,7 +188,7 @@ def test_a_role_with_too_few_sessions_is_told_and_one_with_few_is_enough(run, mo
         assert "temporary tables" in temporary["found"], temporary
         assert "CONNECTION LIMIT of 2" in sessions["found"] and "needs 3" in sessions["found"], sessions
         assert [one for one in found["notes"] if "could not be asked" in one["found"] and one["rows"] == [9003]], found["notes"]
-        command, grant = (one["remedy"].partition(": ")[2] for one in (sessions, temporary))
+        (command,), (grant,) = (commands.commands(one["remedy"]) for one in (sessions, temporary))
         assert command.startswith(f'ALTER ROLE "{role}" CONNECTION LIMIT '), sessions
         move.rows(grant)
         move.rows(f"ALTER ROLE {role} CONNECTION LIMIT 3")

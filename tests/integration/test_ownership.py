@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 
-from support import clusters, sqlite
+from support import clusters, commands, sqlite
 
 SYNAPSE, OLD, OLDER = "synapse's own", 'matrix "old"', "older-one"
 PASSWORD = "a pass of its kind"
@@ -82,11 +82,11 @@ def options(server, name, **others):
 
 
 def run_printed(server, text):
-    """Run the command that a message tells, as the server's administrator."""
-    command = text.split("administrator: ")[1].split(" (or set ")[0]
+    """Run the commands that a message tells, as the server's administrator."""
     place = {"PGHOST": "127.0.0.1", "PGPORT": str(server.port), "PGUSER": clusters.ADMIN, "PGPASSWORD": clusters.ADMIN_PASSWORD}
     programs = f"{server.installation.programs}:{os.environ['PATH']}"
-    subprocess.run(command, shell=True, check=True, env={**os.environ, **place, "PATH": programs}, timeout=60)
+    for command in commands.commands(text):
+        subprocess.run(command, shell=True, check=True, env={**os.environ, **place, "PATH": programs}, timeout=60)
 
 
 def test_all_that_look_say_whose_the_tables_are_and_what_they_print_helps(run, any_cluster, restored, tmp_path):

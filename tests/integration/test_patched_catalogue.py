@@ -8,7 +8,7 @@ import uuid
 
 import pytest
 
-from support import clusters, move
+from support import clusters, commands, move
 
 # Text of which no two collations agree on the order.
 WORDS = ("a", "B", "b", "C", "c", "_d", "-e", "@f", "z")
@@ -69,7 +69,7 @@ def test_a_database_of_another_order_that_was_patched_to_say_c_is_refused_and_ma
     name = patched(with_icu, made_with, TO_C)
     assert refused(run, with_icu, name, "words_pkey", "datcollversion is", "pg_dump") is True
     # What is printed runs as it is.
-    command = info(run, with_icu, name)["remedies"][0].split("with room: ")[1]
+    command = commands.commands(info(run, with_icu, name)["remedies"][0])[0]
     place = {"PGHOST": "127.0.0.1", "PGPORT": str(with_icu.port), "PGUSER": clusters.ADMIN, "PGPASSWORD": clusters.ADMIN_PASSWORD}
     programs = f"{with_icu.installation.programs}:{os.environ['PATH']}"
     subprocess.run(command, shell=True, check=True, cwd=tmp_path, env={**os.environ, **place, "PATH": programs}, timeout=60)

@@ -4,14 +4,16 @@
 import contextlib
 import os
 import pathlib
+import pwd
 import shutil
 import sqlite3
 import subprocess
+import tempfile
 
 import pytest
 import yaml
 
-from support import loopback, needs, synapse
+from support import clusters, loopback, needs, synapse
 
 SQLITE = "database:\n  name: sqlite3\n  args:\n    database: {}\n"
 
@@ -151,18 +153,63 @@ def test_a_synapse_in_a_container_is_found_by_its_mounts(look, server):
     assert given["sqlite_path"] == str(server / "homeserver.db")
 
 
-def test_a_worker_that_is_told_another_database_is_refused(look, tmp_path):
-    path = made(tmp_path, {"homeserver.yaml": SQLITE.format(tmp_path / "a.db"), "w.yaml": "database: {name: psycopg2}\n"})
-    sqlite3.connect(tmp_path / "a.db").close()
+@pytest.fixture
+def processes(tmp_path):
+    """``processes({application: words})`` starts programs of these names and options, that only wait, for the test."""
     (tmp_path / "synapse" / "app").mkdir(parents=True)
     for name in ("__init__.py", "app/__init__.py"):
         (tmp_path / "synapse" / name).touch()
-    for name in ("homeserver", "generic_worker"):
-        (tmp_path / "synapse" / "app" / f"{name}.py").write_text("import time; time.sleep(60)")
     options = {"env": {**os.environ, "PYTHONPATH": str(tmp_path)}, "cwd": tmp_path}
     with contextlib.ExitStack() as stack:
-        for app, more in (("homeserver", []), ("generic_worker", ["-c", "w.yaml"])):
-            words = [synapse.PYTHON, "-m", f"synapse.app.{app}", "-c", path, *more]
-            stack.callback(stack.enter_context(subprocess.Popen(words, **options)).kill)
-        found = look(path)
+
+        def start(applications):
+            for name, words in applications.items():
+                (tmp_path / "synapse" / "app" / f"{name}.py").write_text("import time; time.sleep(60)")
+                command = [synapse.PYTHON, "-m", f"synapse.app.{name}", *words]
+                stack.callback(stack.enter_context(subprocess.Popen(command, **options)).kill)
+
+        yield start
+
+
+def test_a_program_of_anybodys_by_synapses_name_had_the_password_written_into_a_file_of_theirs(look):
+    needs.need(os.geteuid() == 0 and os.path.exists("/usr/bin/python3"), "another user's program takes root and a Python for all")
+    account = pwd.getpwnam(clusters.unprivileged_account())
+    with tempfile.TemporaryDirectory() as made_for_all:
+        folder = pathlib.Path(made_for_all)
+        folder.chmod(0o755)
+        path = made(folder, {"synapse/__init__.py": "", "synapse/app/__init__.py": "", "theirs.yaml": SQLITE.format("/dev/null")})
+        (folder / "synapse" / "app" / "homeserver.py").write_text("print(flush=True); import time; time.sleep(60)")
+        words = ["/usr/bin/python3", "-m", "synapse.app.homeserver", "-c", path, "-c", folder / "theirs.yaml"]
+        how = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": [], "env": {"PYTHONPATH": made_for_all}}
+        with subprocess.Popen(words, stdout=subprocess.PIPE, **how) as process:
+            process.stdout.readline()
+            told = look(path)
+            # Where the file is that user's own, it is Synapse's.
+            os.chown(path, account.pw_uid, account.pw_gid)
+            its = look(path)
+            process.kill()
+    assert told["files"] == [path] and told["section_path"] == path, told
+    assert its["found_by"] == f"process {process.pid}" and len(its["files"]) == 2, its
+
+
+def test_a_worker_that_is_told_another_database_is_refused(look, tmp_path, processes):
+    path = made(tmp_path, {"homeserver.yaml": SQLITE.format(tmp_path / "a.db"), "w.yaml": "database: {name: psycopg2}\n"})
+    sqlite3.connect(tmp_path / "a.db").close()
+    processes({"homeserver": ["-c", path], "generic_worker": ["-c", path, "-c", "w.yaml"]})
+    found = look(path)
     assert "synapse.app.generic_worker) is told another database" in found["msg"] and str(tmp_path / "w.yaml") in found["msg"]
+
+
+def test_a_worker_that_does_not_read_the_file_that_counts_was_told_of_by_none(look, tmp_path, processes):
+    path = made(tmp_path, {"w.yaml": "", "conf.d/database.yaml": "database: {name: psycopg2, args: {user: synapse}}\n"})
+    processes({"homeserver": ["-c", path, "-c", "conf.d"], "generic_worker": ["-c", path, "-c", "w.yaml"]})
+    found = look(path)
+    assert f"does not read {tmp_path / 'conf.d' / 'database.yaml'}, by which" in found["msg"] and "None" not in found["msg"]
+
+
+def test_a_configuration_in_a_folder_that_may_not_be_entered_was_said_not_to_be_there(run):
+    needs.need(os.geteuid() == 0, "only root may run a module as another user")
+    with tempfile.TemporaryDirectory() as folder:  # which is ours alone
+        path = made(pathlib.Path(folder), {})
+        found = run("synapse_config_info", {"path": path}, account=clusters.unprivileged_account())
+    assert found.get("failed") and path in found["msg"] and "exists" not in found

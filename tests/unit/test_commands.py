@@ -5,9 +5,12 @@ import ast
 import pathlib
 import re
 
+import yaml
+
+DOCUMENTS = {"DOCUMENTATION", "EXAMPLES", "RETURN"}
 ROOT = pathlib.Path(__file__).parents[2]
 
-# The beginning of a command, with {} for what is put in -> the test that runs it, of tests/integration/test_remedies.py.
+# The beginning of a command, with {} for what is put in -> the test that runs it.
 RUN = {
     "sed -i '{}s/{}/{}/' {}": "test_a_section_half_edited_by_hand_was_taken_for_another_postgresql_database",
     "sed -i '{},{}s/^/{}/' {}": "test_the_keys_of_an_unindented_section_stayed_at_top_level_with_the_old_password",
@@ -30,23 +33,57 @@ RUN = {
     "REVOKE ALL ON DATABASE {} FROM PUBLIC": (
         "test_rights_that_the_task_may_not_take_away_are_taken_by_the_commands_that_are_told"
     ),
+    "GRANT CONNECT ON DATABASE {} TO {}": "test_who_was_not_let_in_is_let_in_by_the_command_that_is_told",
+    "ALTER DATABASE {} ALLOW_CONNECTIONS true": "test_who_was_not_let_in_is_let_in_by_the_command_that_is_told",
+    "ALTER ROLE {} LOGIN": "test_who_was_not_let_in_is_let_in_by_the_command_that_is_told",
+    "ALTER ROLE {} RESET {}": "test_a_default_that_the_role_may_not_leave_is_refused_and_the_remedy_helps",
+    "ALTER ROLE {} IN DATABASE {} SET search_path = public": "test_a_role_of_another_schema_works_in_public_by_what_is_told",
+    "ALTER {} {} CONNECTION LIMIT {}": "test_a_role_with_too_few_sessions_is_told_and_one_with_few_is_enough",
+    "GRANT TEMPORARY ON DATABASE {} TO {}": "test_a_role_with_too_few_sessions_is_told_and_one_with_few_is_enough",
+    "psql -X -1 -d {} -c {}": "test_all_that_look_say_whose_the_tables_are_and_what_they_print_helps",
+    "cp {} {}": "test_the_section_that_synapse_reads_is_the_one_that_is_looked_at_changed_and_put_back",
+    "sqlite3 {} 'PRAGMA quick_check'": "test_a_transaction_that_was_cut_off_is_taken_back_by_the_command_that_is_told",
+    "sqlite3 {} {}": "test_rows_that_no_move_carries_were_to_be_deleted_by_a_command_with_dots_for_their_ids",
     "sqlite3 {} 'PRAGMA auto_vacuum=off; VACUUM'": "test_a_sqlite_database_is_made_fit_to_move_by_the_command_that_is_told",
     "sqlite3 {} 'PRAGMA journal_mode=WAL'": "test_a_journal_that_keeps_synapse_from_writing_is_changed",
 }
 
-# What no test may run: it would take memory from the whole machine.
-NOT_RUN = {"sysctl -w vm.nr_hugepages={}"}
+# What no test may run: it would take memory from the whole machine, or change its packages.
+NOT_RUN = {"sysctl -w vm.nr_hugepages={}", "apt-get install "}
+
+
+def messages() -> set[str]:
+    """Return the strings of the plugins' code, and those of the roles, with {} for what is put in."""
+    found = set()
+    for path in (ROOT / "plugins").glob("module*/*.py"):
+        tree = ast.parse(path.read_text())
+        joined = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
+        pieces = {part for node in joined for part in node.values}
+        documentation = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        assigned = [node for node in tree.body if isinstance(node, ast.Assign)]
+        documentation |= {node.value for node in assigned if ast.unparse(node.targets[0]) in DOCUMENTS}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in pieces | documentation:
+                found.add(re.sub(r"\{\w*\}", "{}", node.value))
+        for node in joined:
+            found.add("".join(part.value if isinstance(part, ast.Constant) else "{}" for part in node.values))
+    for path in (ROOT / "roles").glob("*/*/*.yml"):
+        if path.parent.name in ("tasks", "vars", "handlers"):
+            found.update(re.sub(r"\{\{.*?\}\}", "{}", text) for text in texts(yaml.safe_load(path.read_text())))
+    return found
+
+
+def texts(value: object) -> list[str]:
+    """Return all texts in a ``value`` of YAML's."""
+    if isinstance(value, str):
+        return [value]
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    return [text for one in inside for text in texts(one)]
 
 
 def skeletons() -> set[str]:
-    """Return the commands between backticks in the strings of the plugins, with {} for what is put in."""
-    found = set()
-    for path in (ROOT / "plugins").glob("module*/*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.JoinedStr):
-                parts = [part.value if isinstance(part, ast.Constant) else "{}" for part in node.values]
-                found.update(re.findall("(?<!`)`([^`]+)`(?!`)", "".join(parts)))
-    return found - {"{}"}
+    """Return the commands between backticks in all messages."""
+    return {command for text in messages() for command in re.findall("(?<!`)`([^`]+)`(?!`)", text)} - {"{}"}
 
 
 def test_every_command_of_a_message_is_run_by_a_test():
@@ -55,5 +92,5 @@ def test_every_command_of_a_message_is_run_by_a_test():
 
 
 def test_the_tests_that_run_them_are_there():
-    there = (ROOT / "tests/integration/test_remedies.py").read_text()
+    there = "".join(path.read_text() for path in (ROOT / "tests/integration").glob("*.py"))
     assert not {name for name in RUN.values() if f"def {name}(" not in there}

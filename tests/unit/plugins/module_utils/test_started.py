@@ -23,7 +23,15 @@ PYTHON = "/opt/venvs/matrix-synapse/bin/python"
         ("python -m synapse.app.generic_worker --config-path=/a --config-path=/w", ("synapse.app.generic_worker", ["/a", "/w"])),
         ("python /venv/bin/synapse_homeserver -c /a --generate-missing-and-run", (_started.MAIN, ["/a"])),
         ("/venv/bin/synapse_worker -c /a -c /w", ("synapse.app.generic_worker", ["/a", "/w"])),
+        ("/usr/bin/env CACHE=1 python3 -m synapse.app.homeserver -c /a", (_started.MAIN, ["/a"])),
+        ("python3 -sP /usr/bin/synapse_homeserver -c /a", (_started.MAIN, ["/a"])),
+        ("/nix/store/p/bin/python3.12 /nix/store/s/bin/.synapse_homeserver-wrapped -c /a", (_started.MAIN, ["/a"])),
         ("python -m synapse._scripts.synctl start /a", None),
+        # What these start sees other files, or starts in another folder.
+        ("podman run --rm -v /srv/synapse:/data synapse -m synapse.app.homeserver -c /data/homeserver.yaml", None),
+        ("/bin/sh -c cd /srv/synapse && python -m synapse.app.homeserver -c homeserver.yaml", None),
+        ("sudo -u synapse python -m synapse.app.homeserver -c /a", None),
+        ("python wait.py -m synapse.app.homeserver", None),
         ("python -m synapse.app.homeserver -c", None),
         ("docker run synapse", None),
         ("", None),
@@ -42,7 +50,7 @@ def test_the_option_of_the_database_is_read():
 SHOWN = """\
 ExecStart={ path=%(python)s ; argv[]=%(python)s -m synapse.app.homeserver --config-path=${CONF}/homeserver.yaml $MORE ; \
 ignore_errors=no ; start_time=[n/a] ; stop_time=[n/a] ; pid=0 ; code=(null) ; status=0/0 }
-Environment=CONF=/wrong MORE=--config-path=/etc/matrix-synapse/conf.d/
+Environment=CONF=/wrong "MORE=-c /etc/matrix-synapse/conf.d/"
 EnvironmentFiles=%(file)s (ignore_errors=yes)
 WorkingDirectory=!/var/lib/matrix-synapse
 """
