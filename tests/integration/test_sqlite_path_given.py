@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""synapse_postgres_sqlite_path against what the running Synapse has open: a file of an earlier time would be moved in its place."""
+"""synapse_postgres_sqlite_path against what the running Synapse has open: a file would be moved in its place."""
 
 import subprocess
 

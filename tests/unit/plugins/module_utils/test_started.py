@@ -95,7 +95,8 @@ def test_a_file_in_a_containers_volume_is_found_on_the_host(contained):
     assert started.on_host("/data/away.db") is None and started.on_host("/etc/passwd") is None
     assert started.on_host("/data/none.db") is None
     (volume / "old.db").write_text("x")
-    assert started.has_another("/data/homeserver.db", str(volume / "old.db")) and started.has_another("homeserver.db", "/etc/passwd")
+    assert started.has_another("/data/homeserver.db", str(volume / "old.db"))
+    assert started.has_another("homeserver.db", "/etc/passwd")
     assert not started.has_another("homeserver.db", str(volume / "homeserver.db"))
     assert not started.has_another("/data/none.db", str(volume / "old.db"))
     assert [name for name in started.files() if name.endswith("b.yaml")] == [str(volume / "b.yaml")]
