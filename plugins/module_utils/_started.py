@@ -89,6 +89,11 @@ class Started:
                             return candidate
         return None
 
+    @property
+    def apart(self) -> bool:
+        """Whether it sees other files than this process does: in a container, or by what its unit hides or mounts."""
+        return bool(self._root)
+
     def has_another(self, path: str, given: str) -> bool:
         """Tell whether it has another file as ``path`` than the one that this host has as ``given``, as far as that is seen."""
         if self.pid and os.access(f"/proc/{self.pid}/root/", os.X_OK):
@@ -96,11 +101,6 @@ class Started:
                 with contextlib.suppress(OSError):
                     return not os.path.samestat(os.stat(f"{self._root}{inside}"), os.stat(given))
         return False
-
-    @property
-    def apart(self) -> bool:
-        """Whether it sees other files than this process does: in a container, or by what its unit hides or mounts."""
-        return bool(self._root)
 
     @property
     def _root(self) -> str:
