@@ -446,7 +446,7 @@ def lite_mark(lite, table: Table, share: Share) -> str:
     try:
         return _mark(lite, table, share, str)
     except sqlite3.OperationalError:  # a text that is no UTF-8
-        return _mark(lite, table, share, _lenient)
+        return _mark(lite, table, share, lenient)
 
 
 def _mark(lite, table: Table, share: Share, texts) -> str:
@@ -481,7 +481,7 @@ def _ends(share: Share | None) -> tuple[int, ...]:
 def _lite_rows(lite, cursor, table: Table, share: Share | None = None, found: Sums | None = None):
     """Yield ``(hash, rowid)`` of ``table``'s rows on SQLite; count the dropped ones, with a NUL character, in ``found``."""
     wanted = ", ".join([lite_text(table.plain), *(one.lite for one in table.special)])
-    lite.text_factory = _lenient if table.special else bytes
+    lite.text_factory = lenient if table.special else bytes
     if table.special:
         for batch in _batches(_without_nul(_rows.each(lite, table, wanted, *_ends(share), whole=True), found)):
             # Of a blob the server would make what a text that looks like it comes to.
@@ -532,7 +532,7 @@ def _without_nul(rows, found: Sums | None):
             yield row
 
 
-def _lenient(text: bytes) -> str:
+def lenient(text: bytes) -> str:
     """Decode SQLite's ``text``, which may be no UTF-8, so that nothing of it is lost."""
     return text.decode("utf-8", "surrogateescape")
 

@@ -49,11 +49,7 @@ def require_same(original: str, copy: str, held: dict) -> None:
     the copy holds something else by now: Synapse's own code has finished background updates or a migration there.
     """
     with _opened(original) as connection:
-        before = _descriptors()
-        said = _said(connection)
-        logged = any(
-            os.fstat(number).st_size for number, name in _descriptors().items() if name.endswith("-wal") and number not in before
-        )
+        said, logged = _said(connection), _has_log(connection)
     differing = {name: _difference(name, said, held) for name in sorted({*said, *held}) if said.get(name) != held.get(name)}
     if not differing and logged and of(copy) == held:
         differing = {name: f"{name}, in its older rows" for name in _large(said) if not _same_rows(original, copy, name)}
@@ -70,11 +66,10 @@ def require_same(original: str, copy: str, held: dict) -> None:
 
 @contextlib.contextmanager
 def _opened(path: str):
-    """Yield a connection to the database that SQLite opens for ``path``, in a transaction; Refusal when it cannot be read."""
+    """Yield a connection to the database that SQLite opens for ``path``; Refusal when it cannot be read."""
     try:
         with contextlib.closing(sqlite3.connect(_uri(path), uri=True, timeout=30, isolation_level=None)) as connection:
             connection.text_factory = bytes
-            connection.execute("BEGIN")
             yield connection
     except sqlite3.Error as error:
         raise Refusal(
@@ -87,6 +82,7 @@ def _uri(path: str) -> str:
 
 
 def _said(connection) -> dict[str, list]:
+    connection.execute("BEGIN")
     query = "SELECT name FROM sqlite_master WHERE type = 'table' AND upper(sql) NOT LIKE 'CREATE VIRTUAL%'"
     names = [os.fsdecode(name) for (name,) in connection.execute(query)]
     return {name: _brief(connection, name) for name in [_SCHEMA, *names]}
@@ -116,10 +112,10 @@ def _large(said: dict) -> list[str]:
 
 def _same_rows(original: str, copy: str, name: str) -> bool:
     """Tell whether the table ``name`` has the same rows in both, by SQLite alone."""
-    with contextlib.closing(sqlite3.connect(_uri(original), uri=True, timeout=30, isolation_level=None)) as connection:
+    with _opened(original) as connection:
         connection.execute("ATTACH ? AS copied", (_uri(copy),))
         table = _quoted(name)
-        columns = [_quoted(row[1]) for row in connection.execute(f"PRAGMA main.table_info({table})")]
+        columns = [_quoted(os.fsdecode(row[1])) for row in connection.execute(f"PRAGMA main.table_info({table})")]
         same = " AND ".join(f"here.{column} IS there.{column} COLLATE BINARY" for column in columns)
         query = (
             f"SELECT (SELECT count(*) FROM main.{table}) = (SELECT count(*) FROM copied.{table}) AND NOT EXISTS (SELECT 1"
@@ -129,13 +125,12 @@ def _same_rows(original: str, copy: str, name: str) -> bool:
         return bool(connection.execute(query).fetchone()[0])
 
 
-def _descriptors() -> dict[int, str]:
-    """Return the files that this process has open: what SQLite has opened, the kernel says."""
-    found = {}
-    for number in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            found[int(number)] = os.readlink(f"/proc/self/fd/{number}")
-    return found
+def _has_log(connection) -> bool:
+    """Tell whether something is in the log of the database, which SQLite keeps beside the name that it has found for the file."""
+    name = connection.execute("PRAGMA database_list").fetchone()[2]
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.getsize(name + b"-wal") > 0
+    return False
 
 
 def _quoted(name: str) -> str:

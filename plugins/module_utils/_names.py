@@ -19,6 +19,7 @@ import os
 import re
 import shlex
 import sqlite3
+import stat
 import time
 import urllib.parse
 
@@ -94,12 +95,14 @@ def leads(given: str, actual: str) -> str:
 class Process:
     """A process that has a file open: by ``names``, as its own file system has them.
 
-    ``logs`` maps the name of each write-ahead log that it has open, but for those of its other databases, to (device, inode).
+    ``writes`` is whether it may write to it by that: a backup, or who only asks SQLite, does not. ``logs`` maps the name of each
+    write-ahead log that it may write to, but for those of its other databases, to (device, inode).
     """
 
     number: int
     command: str
     names: tuple[str, ...]
+    writes: bool
     logs: dict
 
     def __str__(self) -> str:
@@ -110,23 +113,27 @@ def holders(path: str) -> list[Process]:
     """Return the processes that have the file at ``path`` open, of those that this user sees."""
     wanted, found = _identity(path), []
     for folder in sorted(glob.glob("/proc/[0-9]*"), key=lambda folder: int(folder[6:])):
-        files = {}
+        files, written = {}, set()
         for descriptor in glob.glob(f"{folder}/fd/*"):
             with contextlib.suppress(OSError):  # it has ended, or is another user's
-                files[os.readlink(descriptor)] = _identity(descriptor)
+                name = os.readlink(descriptor)
+                files[name] = _identity(descriptor)
+                if os.lstat(descriptor).st_mode & stat.S_IWUSR:  # how it was opened: proc_pid_fd(5)
+                    written.add(name)
         names = [name for name, identity in files.items() if identity == wanted]
         with contextlib.suppress(OSError):
             if names:
                 with open(f"{folder}/comm", encoding="utf-8", errors="replace") as stream:
                     command = stream.read().strip()
-                found.append(Process(int(folder[6:]), command, tuple(names), _logs(files, names)))
+                logs = {name: files[name] for name in _logs(files, names) if name in written}
+                found.append(Process(int(folder[6:]), command, tuple(names), not written.isdisjoint(names), logs))
     return found
 
 
-def _logs(files: dict, names: list[str]) -> dict:
+def _logs(files: dict, names: list[str]) -> list[str]:
     """Return those of a process's open ``files`` that are logs, but for those of other databases than the one of ``names``."""
-    others = {f"{name}-wal" for name in files if name not in names}
-    return {name: files[name] for name in files if _called(name).endswith("-wal") and _called(name) not in others}
+    others = {f"{_called(name)}-wal" for name in files if name not in names}
+    return [name for name in files if _called(name).endswith("-wal") and _called(name) not in others]
 
 
 def _called(name: str) -> str:

@@ -180,10 +180,13 @@ def _size(path: str) -> int:
 
 
 def require_closed(path: str) -> None:
-    """Raise Refusal when a process has the database at ``path`` open after CLOSING seconds; nobody else is to write to it."""
+    """Raise Refusal when a process may write to the database at ``path`` after CLOSING seconds, since it has it open.
+
+    Who only reads it, as a backup does, takes nothing from the copy.
+    """
     deadline = time.monotonic() + CLOSING
     while True:
-        found = _names.holders(path)
+        found = [process for process in _names.holders(path) if process.writes]
         if not found:
             return
         if time.monotonic() > deadline:

@@ -70,7 +70,7 @@ class Started:
 
     def files(self) -> list[str]:
         """Return the files of its configuration in their order, by paths at which they can be read on this host."""
-        seen = [f"{self._root}{inside}" for path in self.config for inside in self._inside(path)[:1]]
+        seen = [f"{self._root}{inside}" for path in self.config for _whole, inside in self._inside(path)[:1]]
         names = [name[len(self._root) :] for name in _merged.files(seen)]
         return [self.on_host(name) or f"{self._root}{name}" for name in names]
 
@@ -78,14 +78,15 @@ class Started:
         """Return the path on this host of the file that it knows as ``path``; None where none is known.
 
         A container's file is looked for by the mount that it is in (proc_pid_mountinfo(5)). What is in no mount of the host's is
-        out of reach as soon as the container stops.
+        out of reach as soon as the container stops. Where both have it by the same path, that is returned as it is spelled: who
+        opens the file follows the links.
         """
         if not os.path.isabs(path) and not self.folders:
             return None
-        for inside in self._inside(path):
+        for whole, inside in self._inside(path):
             with contextlib.suppress(OSError):
                 wanted = os.stat(f"{self._root}{inside}")
-                for candidate in (inside, *self._mounted(inside)):
+                for candidate in (whole, inside, *self._mounted(inside)):
                     with contextlib.suppress(OSError):
                         if os.path.samestat(os.stat(candidate), wanted):
                             return candidate
@@ -109,6 +110,14 @@ class Started:
         """Whether it sees other files than this process does: in a container, or by what its unit hides or mounts."""
         return bool(self._root)
 
+    def has_another(self, path: str, given: str) -> bool:
+        """Tell whether it has another file as ``path`` than the one that this host has as ``given``, as far as that is seen."""
+        if self.pid and os.access(f"/proc/{self.pid}/root/", os.X_OK):
+            for _whole, inside in self._inside(path):
+                with contextlib.suppress(OSError):
+                    return not os.path.samestat(os.stat(f"{self._root}{inside}"), os.stat(given))
+        return False
+
     @property
     def _root(self) -> str:
         if self.pid:
@@ -117,12 +126,16 @@ class Started:
                     return f"/proc/{self.pid}/root"
         return ""
 
-    def _inside(self, path: str) -> list[str]:
-        """Return where ``path`` can be for it, absolute, as it sees it; first where there is something."""
-        wholes = [os.path.normpath(os.path.join(folder, path)) for folder in (self.folders or ["/"])]
-        if self._root:  # a link of its is not to be followed to a file of ours
-            wholes = [_resolved(self._root, whole) for whole in wholes]
-        return sorted(wholes, key=lambda whole: not os.path.exists(f"{self._root}{whole}"))
+    def _inside(self, path: str) -> list[tuple[str, str]]:
+        """Return where ``path`` can be for it, absolute, as it is spelled and as it sees it; first where there is something."""
+        found = []
+        for folder in self.folders or ["/"]:
+            whole = os.path.join(folder, path)
+            if ".." not in whole.split("/"):  # behind a link that leads elsewhere than to the folder before
+                whole = os.path.normpath(whole)
+            # A link of its is not to be followed to a file of ours.
+            found.append((whole, _resolved(self._root, whole) if self._root else whole))
+        return sorted(found, key=lambda one: not os.path.exists(f"{self._root}{one[1]}"))
 
     def _mounted(self, inside: str) -> list[str]:
         """Return where on this host the file system is mounted that has ``inside``, with the rest of the path."""

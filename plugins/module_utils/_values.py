@@ -17,7 +17,7 @@ import json
 import re
 import sqlite3
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _sqlite
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _compare, _sqlite
 
 # Row ids that are named of those in which something was found.
 NAMED = 20
@@ -58,7 +58,8 @@ class Found:
 
 
 def prepare(connection: sqlite3.Connection) -> None:
-    """Give ``connection`` the functions that the conditions of this module call."""
+    """Give ``connection`` the functions that the conditions of this module call; and let it read what is no UTF-8 as well."""
+    connection.text_factory = _compare.lenient
     for function in (_is_mangled, _holds_nul, _is_no_utf8, _is_no_json):
         connection.create_function(function.__name__.lstrip("_"), 1, function)
 

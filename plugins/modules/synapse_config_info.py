@@ -208,6 +208,11 @@ def sqlite_here(params: dict, section: dict, where: str, main: _started.Started)
     found = given or main.on_host(named)
     if given and not os.path.exists(given):
         raise Refusal(f"synapse_postgres_sqlite_path is {given}, which is not on this host.", "Correct it.")
+    if given and main.has_another(named, given):
+        raise Refusal(
+            f"synapse_postgres_sqlite_path is {given}, and {main.name} has another file as {named}, which {where} names.",
+            f"Give the path of that one on this host ({main.on_host(named) or 'it is in no folder of the host'}).",
+        )
     if found:
         return found
     if not os.path.isabs(named) and not main.folders:

@@ -63,7 +63,7 @@ options:
         and among the newest rows of larger ones. Where the original's write-ahead log is not empty, as when Synapse was killed,
         larger tables are compared with the copy row for row, which takes as long as reading both. Where there is no log, a change
         of an old row in a large table, made by somebody else after the copy, which touches nothing else, is not found.
-      - It is refused when any process has the original open, or when it has a second name, as in
+      - It is refused when any process has the original open to write, or when it has a second name, as in
         M(matrixops.synapse_postgres.synapse_sqlite_snapshot).
     type: path
   synapse_python:

@@ -38,7 +38,7 @@ options:
     required: true
   alone:
     description:
-      - Whether to refuse while any process has O(src) open, as a worker of Synapse's that was forgotten. What it writes
+      - Whether to refuse while any process has O(src) open to write, as a worker of Synapse's that was forgotten. What it writes
         after the copy would be lost. A process that is about to end is waited for.
       - Only root sees the processes of other users.
     type: bool

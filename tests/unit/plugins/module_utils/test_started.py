@@ -102,6 +102,11 @@ def test_a_file_in_a_containers_volume_is_found_on_the_host(contained):
     # A link of the container's to a file that it does not have is no way to the host's of that name.
     assert started.on_host("/data/away.db") is None and started.on_host("/etc/passwd") is None
     assert started.on_host("/data/none.db") is None
+    (volume / "old.db").write_text("x")
+    assert started.has_another("/data/homeserver.db", str(volume / "old.db"))
+    assert started.has_another("homeserver.db", "/etc/passwd")
+    assert not started.has_another("homeserver.db", str(volume / "homeserver.db"))
+    assert not started.has_another("/data/none.db", str(volume / "old.db"))
     assert [name for name in started.files() if name.endswith("b.yaml")] == [str(volume / "b.yaml")]
 
 
@@ -112,3 +117,34 @@ def test_a_process_of_the_hosts_own_is_taken_at_its_word(tmp_path):
     assert here.on_host("link.db") == str(tmp_path / "link.db") and not here.apart
     assert here.on_host("b.db") is None
     assert _started.Started(_started.MAIN, [], []).on_host("a.db") is None
+
+
+@pytest.fixture(params=["as the host", "in a namespace of its own"])
+def process(request):
+    """The number of a process that sees the host's files: as it is, or as systemd starts one with PrivateTmp."""
+    if request.param == "as the host":
+        yield os.getpid()
+        return
+    needs.need(os.geteuid() == 0 and shutil.which("unshare") is not None, "mounts of its own take root and unshare")
+    words = ["unshare", "--mount", sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as started:
+        started.stdout.readline()
+        yield started.pid
+        started.kill()
+
+
+def test_the_way_back_above_a_linked_folder_leads_to_another_database(tmp_path, process):
+    (tmp_path / "disk" / "below").mkdir(parents=True)
+    (tmp_path / "below").symlink_to("disk/below")
+    for database in (tmp_path / "disk" / "homeserver.db", tmp_path / "homeserver.db"):
+        database.write_text(str(database))
+    synapse = _started.Started(_started.MAIN, [], [str(tmp_path)], pid=process)
+    for name in (f"{tmp_path}/below/../homeserver.db", "below/../homeserver.db"):
+        assert os.path.samefile(synapse.on_host(name), tmp_path / "disk" / "homeserver.db"), name
+
+
+def test_a_link_that_the_host_has_too_is_left_to_who_opens_it(tmp_path, process):
+    (tmp_path / "a.db").write_text("x")
+    (tmp_path / "link.db").symlink_to("a.db")
+    synapse = _started.Started(_started.MAIN, [], [str(tmp_path)], pid=process)
+    assert synapse.on_host("./link.db") == synapse.on_host(f"{tmp_path}/link.db") == str(tmp_path / "link.db")
