@@ -12,18 +12,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 import struct
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _words
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _mounts, _words
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 # ioctl_iflags(2): FS_IOC_GETFLAGS, FS_IMMUTABLE_FL, FS_APPEND_FL; and the letters of chattr(1).
 _GET_FLAGS = 0x80086601
 _LOCKS = {0x10: "i", 0x20: "a"}
-
-# Where the fields of a file system stand in a line of /proc/self/mountinfo: proc(5).
-_MOUNT_POINT = 4
 
 
 def require_replaceable(path: str) -> None:
@@ -44,7 +40,7 @@ def require_replaceable(path: str) -> None:
                 f"{locked} is protected by the attribute {letter} (see lsattr), so that nobody can replace {path}.",
                 f"If that is no longer meant, remove it by `chattr -{letter} {_words.shell(locked)}`, then run this again.",
             )
-    if path in _mount_points():
+    if _is_mounted(path):
         raise Refusal(
             f"{path} is mounted as a single file, as into a container, and cannot be replaced from within.",
             "Run the task on the host, and give the path that the file has there.",
@@ -83,9 +79,8 @@ def _lock(path: str) -> str:
     return next((letter for flag, letter in _LOCKS.items() if found & flag), "")
 
 
-def _mount_points() -> set[str]:
-    """Return the paths of this process's mounts; blanks and the like are written there as octal numbers."""
-    with contextlib.suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
-        written = [line.split()[_MOUNT_POINT] for line in stream]
-        return {re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point) for point in written}
-    return set()
+def _is_mounted(path: str) -> bool:
+    """Tell whether this process sees a mount at ``path`` itself."""
+    with contextlib.suppress(OSError):
+        return path in {mount.point for mount in _mounts.seen_by()}
+    return False

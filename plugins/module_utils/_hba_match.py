@@ -137,9 +137,7 @@ def _remedy(entry: Entry | None, connection: Connection, stored: str) -> str:
 
 def _proposal(connection: Connection) -> str:
     """Return the line that would let ``connection`` in with a password."""
-    quoted = {
-        key: '"' + name.replace('"', '""') + '"' for key, name in (("database", connection.database), ("user", connection.user))
-    }
+    quoted = {"database": _words.identifier(connection.database), "user": _words.identifier(connection.user)}
     address = connection.address and f"{connection.address}/{128 if ':' in connection.address else 32}"
     kind = {"socket": "local", "plain": "host", "tls": "hostssl", "gss": "hostgssenc"}[connection.kind]
     return " ".join(_hba.rule_text(_hba.wished({"type": kind, **quoted, "address": address}, 1)).split())

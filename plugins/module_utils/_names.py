@@ -16,13 +16,13 @@ import contextlib
 import dataclasses
 import glob
 import os
-import re
 import shlex
 import sqlite3
 import stat
 import time
 import urllib.parse
 
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _mounts
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 # For how long (seconds) the other names of a file with hard links are looked for, before an administrator has to.
@@ -31,8 +31,7 @@ _SEARCHING = 5
 # What somebody committed, or did not yet, by the name that it stands behind.
 _LOGS = ("-wal", "-journal")
 
-# How proc(5) writes blanks and backslashes in the paths of mountinfo, and what it puts behind the name of a file that is gone.
-_ESCAPED = re.compile(rb"\\([0-7]{3})")
+# What proc(5) puts behind the name of a file that is gone.
 _DELETED = " (deleted)"
 
 
@@ -265,26 +264,7 @@ def _refused_mount(path: str, mounted: list[tuple[int, str]], holding: list[Proc
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Mount:
-    """An entry of mountinfo: the path ``root`` of the file system ``device`` is seen at ``point``."""
-
-    device: str
-    root: str
-    point: str
-
-
-def mounts(content: bytes) -> list[Mount]:
-    """Return the entries of a /proc/<process>/mountinfo, in their order (proc(5): the third, fourth and fifth word of a line)."""
-    lines = [line.split(b" ") for line in content.splitlines()]
-    return [Mount(line[2].decode(), _plain(line[3]), _plain(line[4])) for line in lines if len(line) > 4]
-
-
-def _plain(word: bytes) -> str:
-    return os.fsdecode(_ESCAPED.sub(lambda found: bytes([int(found[1], 8)]), word))
-
-
-def place(entries: list[Mount], path: str) -> tuple[str, str]:
+def place(entries: list[_mounts.Mount], path: str) -> tuple[str, str]:
     """Return the file system (device) and the path in it where the file at ``path`` is, by the mounts ``entries``.
 
     The deepest mount counts, of several at one point the last.
@@ -292,7 +272,7 @@ def place(entries: list[Mount], path: str) -> tuple[str, str]:
     found = max(
         (entry for entry in reversed(entries) if path == entry.point or path.startswith(entry.point.rstrip("/") + "/")),
         key=lambda entry: len(entry.point),
-        default=Mount("", "/", "/"),
+        default=_mounts.Mount("", "/", "/", ""),
     )
     return found.device, _below(found.root, os.path.relpath(path, found.point))
 
@@ -301,16 +281,10 @@ def _below(folder: str, relative: str) -> str:
     return os.path.normpath(os.path.join(folder, relative))
 
 
-def _logs_place(entries: list[Mount], path: str) -> tuple[str, str]:
+def _logs_place(entries: list[_mounts.Mount], path: str) -> tuple[str, str]:
     """Return place() for what SQLite keeps beside ``path``, but for the suffix."""
     device, folder = place(entries, os.path.dirname(path))
     return device, os.path.join(folder, os.path.basename(path))
-
-
-def _seen_by(process: int) -> list[Mount]:
-    with contextlib.suppress(OSError), open(f"/proc/{process}/mountinfo", "rb") as stream:
-        return mounts(stream.read())
-    return []
 
 
 def _mounted_alone(path: str) -> list[tuple[int, str]]:
@@ -318,7 +292,9 @@ def _mounted_alone(path: str) -> list[tuple[int, str]]:
 
     A mount by which the files beside it are the same ones as here, as of a file on itself, is none.
     """
-    mine = _seen_by(os.getpid())
+    mine: list = []
+    with contextlib.suppress(OSError):
+        mine = _mounts.seen_by()
     here, logs = place(mine, path), _logs_place(mine, path)
     found, looked = [], set()
     if here != logs:
@@ -331,13 +307,13 @@ def _mounted_alone(path: str) -> list[tuple[int, str]]:
             space = os.stat(f"/proc/{process}/ns/mnt").st_ino
             if space not in looked:
                 looked.add(space)
-                entries = _seen_by(process)
+                entries = _mounts.seen_by(process)
                 points = [entry.point for entry in entries if (entry.device, entry.root) == here]
                 found += [(process, point) for point in points if _logs_place(entries, point) != logs]
     return found
 
 
-def _reached(entries: list[Mount], there: tuple[str, str]):
+def _reached(entries: list[_mounts.Mount], there: tuple[str, str]):
     """Yield the paths by which a file at ``there``, as of place(), may be seen below the mounts ``entries``."""
     device, inside = there
     for entry in entries:

@@ -15,6 +15,9 @@ import time
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _names, _words
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
+# SQLite quotes a name as SQL does.
+quoted = _words.identifier
+
 # The first bytes of every SQLite 3 database: https://www.sqlite.org/fileformat2.html, section 1.3.
 MAGIC = b"SQLite format 3\0"
 
@@ -70,11 +73,6 @@ def require_utf8(connection) -> None:
     encoding = connection.execute("PRAGMA encoding").fetchone()[0]
     if encoding != "UTF-8":
         raise Refusal(f"The SQLite database's text is {encoding}, not UTF-8.", "Synapse makes no such file; give its own.")
-
-
-def quoted(name: str) -> str:
-    """Return ``name`` as an identifier, which SQLite and PostgreSQL quote alike."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def require_database(path: str) -> None:

@@ -21,7 +21,7 @@ import stat
 import string
 import subprocess
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _merged
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _merged, _mounts
 
 MAIN = "synapse.app.homeserver"
 
@@ -141,14 +141,14 @@ class Started:
         """Return where on this host the file system is mounted that has ``inside``, with the rest of the path."""
         if not self._root:
             return []
-        above = [mount for mount in _mounts(self.pid) if _within(inside, mount.point) is not None]
+        above = [mount for mount in _mounts.seen_by(self.pid) if _within(inside, mount.point) is not None]
         if not above:
             return []
         its = max(reversed(above), key=lambda mount: len(mount.point))
         if its.point == "/" and its.kind == "overlay":
             return []
         place = os.path.normpath(os.path.join(its.root, _within(inside, its.point)))
-        ours = [mount for mount in _mounts("self") if mount.device == its.device and _within(place, mount.root) is not None]
+        ours = [mount for mount in _mounts.seen_by() if mount.device == its.device and _within(place, mount.root) is not None]
         return [os.path.normpath(os.path.join(mount.point, _within(place, mount.root))) for mount in ours]
 
 
@@ -260,24 +260,6 @@ def _words(command: str) -> list[str]:
 
 def _our_mounts() -> str:
     return os.readlink("/proc/self/ns/mnt")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Mount:
-    """A line of /proc/PID/mountinfo: the ``root`` of the file system ``device`` of this ``kind`` is mounted at ``point``."""
-
-    device: str
-    root: str
-    point: str
-    kind: str
-
-
-def _mounts(pid: object) -> list[_Mount]:
-    with open(f"/proc/{pid}/mountinfo", "rb") as stream:
-        lines = [os.fsdecode(line).split(" ") for line in stream.read().split(b"\n") if line]
-    # Blanks are written in octal: proc_pid_mounts(5).
-    plain = [[re.sub(r"\\([0-7]{3})", lambda digits: chr(int(digits[1], 8)), field) for field in line] for line in lines]
-    return [_Mount(line[2], line[3], line[4], line[line.index("-") + 1]) for line in plain]
 
 
 def _within(path: str, folder: str) -> str | None:

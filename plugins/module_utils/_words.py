@@ -17,7 +17,7 @@ _MISLEADING = re.compile(f"[{_UNSEEN}{_BLANKS}]")
 
 
 def identifier(name: str) -> str:
-    """Return ``name``, of a role or a database, as SQL has it (manual, section 4.1.1)."""
+    """Return ``name`` as SQL has it (manual, section 4.1.1); SQLite and pg_hba.conf quote a name in the same way."""
     return '"' + name.replace('"', '""') + '"'
 
 

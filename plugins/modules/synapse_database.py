@@ -208,6 +208,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _ownership,
     _rights,
     _role,
+    _words,
 )
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, told_to
 
@@ -232,7 +233,7 @@ def require_possible(params: dict) -> None:
 def rules(params: dict) -> tuple[list, list]:
     """Return the rules that let the role in, and those that are to go since they let the same connections in without TLS."""
     # Names are quoted, so that a database called all, or a role with a comma, means itself.
-    names = {key: '"' + params[given].replace('"', '""') + '"' for key, given in {"database": "name", "user": "user"}.items()}
+    names = {"database": _words.identifier(params["name"]), "user": _words.identifier(params["user"])}
     addresses = [{**names, "address": client} for client in params["clients"] if client != "local"]
     local = [{"type": "local", **names}] if "local" in params["clients"] else []
     tls = params["tls"] or params["method"] == "cert"

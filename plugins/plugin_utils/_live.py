@@ -84,11 +84,12 @@ if [ -z "$session" ]; then
 fi
 """
 
+# Where nothing is seen of this very shell either - there is no /proc, no sed, no grep - that no module is seen says nothing.
 # First a line of what was seen, then the job's file on one line, then the progress files: the module may write its own beside
 # the file as it was named, or beside the one that a link leads to.
 _LOOK = r"""
 while [ $n -lt %(pauses)d ] && [ "$(at_work)" ] && grep -qs '^{"started"' "$file"; do pause; done
-if [ "$(at_work)" ]; then state=working; elif [ -e /proc/self/stat ]; then state=ended; else state=unknown; fi
+if [ "$(at_work)" ]; then state=working; elif session_of /proc/$$ | grep -q .; then state=ended; else state=unknown; fi
 echo "SEEN $state ${session:--} ${boot:--} $(date +%%s)"
 cat -- "$file" 2>/dev/null | tr -d '\n'; echo
 case $beside in "~/"*) beside=$HOME/${beside#"~/"};; esac
@@ -210,48 +211,32 @@ def _say(text: str) -> None:
         os.write(_SCREEN, f"{clear}{text}\n".encode())
 
 
-class _Interrupted:
-    """Whether Ctrl-C, or the end of ansible-playbook by SIGTERM, was asked for while the block ran.
+class _Noted:
+    """A signal of ``numbers`` is noted while the block runs, which ends in its own time: there is something to end on the host.
 
-    It is noted only, and the block ends in its own time: there is something to end on the host. Ansible sends a second signal
-    to its workers soon after the first.
+    ``asked`` is the last that came, 0 when none did. In a thread, which no signal reaches, there is nothing to note.
     """
 
-    def __init__(self) -> None:
-        self.asked = False
+    def __init__(self, *numbers: int) -> None:
+        self.asked, self._numbers, self._before = 0, numbers, {}
 
-    def __enter__(self) -> _Interrupted:
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+    def __enter__(self) -> _Noted:
+        with contextlib.suppress(ValueError):
+            for number in self._numbers:
+                self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_reason) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _note(self, _number, _frame) -> None:
-        self.asked = True
-
-
-class _Limit:
-    """The end of the task's time limit, kept back while the block runs: before a job is known, nobody could end it."""
-
-    def __init__(self) -> None:
-        self._reached = False
-
-    def __enter__(self) -> _Limit:
-        self._before = signal.signal(signal.SIGALRM, self._note)
-        return self
-
-    def __exit__(self, *_reason) -> None:
-        signal.signal(signal.SIGALRM, self._before)
-
-    def _note(self, _number, _frame) -> None:
-        self._reached = True
+    def _note(self, number, _frame) -> None:
+        self.asked = number
 
     def strike(self) -> None:
-        """Let the end of the limit come, if it was reached in the block."""
-        if self._reached:
-            signal.raise_signal(signal.SIGALRM)
+        """Let the signal come, if it was asked for in the block."""
+        if self.asked:
+            signal.raise_signal(self.asked)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -357,7 +342,8 @@ class LiveAction(ActionBase):
             return self._execute_module(task_vars=task_vars, wrap_async=True)
         if self._task.check_mode:
             return self._plain(task_vars)
-        with _Interrupted() as interrupted:
+        # Ctrl-C, or the end of ansible-playbook by SIGTERM; Ansible sends its workers a second signal soon after the first.
+        with _Noted(signal.SIGINT, signal.SIGTERM) as interrupted:
             result = self._live(task_vars, interrupted)
         return self._plain(task_vars) if result is None else result
 
@@ -370,10 +356,10 @@ class LiveAction(ActionBase):
             return _lost(f"it was ended by signal {-status if status < 0 else status - 128}", result.get("module_stderr"))
         return result
 
-    def _live(self, task_vars: dict, interrupted: _Interrupted) -> dict | None:
+    def _live(self, task_vars: dict, interrupted: _Noted) -> dict | None:
         """Return the module's result, and show its progress until it is there; None where it has to be run as any other."""
         shown = self._shown(task_vars)
-        with _Limit() as limit:
+        with _Noted(signal.SIGALRM) as limit:  # the task's time limit: before a job is known, nobody could end it
             job = self._start(task_vars, interrupted)
         if job is None:
             limit.strike()
@@ -408,7 +394,7 @@ class LiveAction(ActionBase):
         alone = len(task_vars.get("ansible_play_batch", ())) < 2
         return _Shown(task_vars["inventory_hostname"], seconds, alone and os.isatty(_SCREEN), quiet=self._task.no_log)
 
-    def _start(self, task_vars: dict, interrupted: _Interrupted) -> _Job | None:
+    def _start(self, task_vars: dict, interrupted: _Noted) -> _Job | None:
         """Start the module in the background of the host; None where that cannot be."""
         launched, started = time.monotonic(), {}
         self._task.async_val = _LONGEST  # async_wrapper's limit of time; gather_facts gives its own in the same way
@@ -426,7 +412,7 @@ class LiveAction(ActionBase):
             raise KeyboardInterrupt
         return None
 
-    def _follow(self, job: _Job, shown: _Shown, task_vars: dict, interrupted: _Interrupted) -> dict:
+    def _follow(self, job: _Job, shown: _Shown, task_vars: dict, interrupted: _Noted) -> dict:
         """Return what the module returned in the end; an empty dict when that was not waited for."""
         controller, reached = os.getppid(), time.monotonic()
         shortest = wait = _LOOK_IN_TERMINAL if shown.renewed else _LOOK_IN_LOG

@@ -8,9 +8,11 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -143,6 +145,19 @@ def test_a_file_without_a_result_is_told_of(tmp_path, kept, why):
     assert job.lost(seen) and why in _live._lost(*_live._why(job, seen))["msg"]
 
 
+@pytest.mark.parametrize("lacking", ["sed", "grep"])
+def test_a_host_that_lacks_what_finds_a_module_does_not_say_that_it_was_killed(tmp_path, monkeypatch, lacking):
+    (tmp_path / "job").write_text(_STARTED)
+    for name in {"cat", "date", "grep", "head", "readlink", "sed", "sleep", "tr"} - {lacking}:
+        (tmp_path / name).symlink_to(shutil.which(name))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    started = {"ansible_job_id": "j987654321.7", "results_file": str(tmp_path / "job")}
+    job = _live._Job(started, "", time.monotonic() - _live._UNSEEN)
+    told = subprocess.run(["/bin/sh"], input=job.look(1), capture_output=True, text=True, timeout=20, check=True).stdout
+    seen = job.seen(told)
+    assert seen.state == "unknown" and seen.kept == _STARTED and not job.lost(seen)
+
+
 def test_the_module_is_found_and_ended_when_its_watchers_are_gone(tmp_path):
     (tmp_path / "job").write_text(_STARTED)
     (tmp_path / "job.tmp").write_text(_STARTED[:9])
@@ -208,3 +223,16 @@ def test_a_newer_ansible_core_that_lacks_what_progress_needs_runs_the_module_all
     result = play.result()
     assert result["changed"] and result["source"] == direct["source"] and result["pages"] == direct["pages"]
     assert not {"ansible_job_id", "finished", "started"} & set(result) and not play.left()
+
+
+def test_a_signal_is_noted_until_the_block_ends_and_in_a_thread_never():
+    def noted() -> None:
+        with _live._Noted(signal.SIGALRM):
+            noting.append(signal.getsignal(signal.SIGALRM))
+
+    noting, before = [], signal.getsignal(signal.SIGALRM)
+    thread = threading.Thread(target=noted)
+    thread.start()
+    thread.join()
+    noted()
+    assert noting[0] == before != noting[1] and signal.getsignal(signal.SIGALRM) == before

@@ -19,6 +19,7 @@ STAGES = {}
 
 # The tests that run on every ansible-core: all that its way of running plugins and of showing results can break.
 PLUGINS = (
+    "tests/integration/test_looks.py",
     "tests/integration/test_progress.py",
     "tests/integration/test_playbooks.py::test_each_role_serves_a_play_of_the_users",
     "tests/integration/test_playbooks.py::test_a_server_that_others_run_is_tuned_as_far_as_they_let_us",

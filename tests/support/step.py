@@ -30,6 +30,7 @@ class Play:
 
     def __init__(self, folder: pathlib.Path, module: str, options: dict, hosts: tuple = ("here",), **keywords) -> None:
         self.folder, self.output, self.jobs, self.more = folder, "", folder / "jobs", {}
+        self.temporary.mkdir(exist_ok=True)
         task = {"name": "The step", f"matrixops.synapse_postgres.{module}": options, "register": "result", **keywords}
         keep = {"path": str(folder / "result-{{ inventory_hostname }}.json"), "text": "{{ result | to_json }}"}
         write = {"name": "Keep", "ansible.builtin.copy": {"dest": keep["path"], "content": keep["text"], "mode": "0600"}}
@@ -57,6 +58,7 @@ class Play:
             "LC_ALL": "C.UTF-8",
             "ANSIBLE_HOME": str(self.folder / "ansible"),
             "ANSIBLE_REMOTE_TMP": str(self.folder / "ansible" / "tmp"),
+            "TMPDIR": str(self.temporary),
             "ANSIBLE_COLLECTIONS_PATH": str(_COLLECTIONS),
             "ANSIBLE_LOCALHOST_WARNING": "false",
             "ANSIBLE_NOCOLOR": "true",
@@ -64,6 +66,11 @@ class Play:
             "ANSIBLE_INJECT_INVOCATION": "true",  # ansible-core 2.21 leaves it out otherwise
             **self.more,
         }
+
+    @property
+    def temporary(self) -> pathlib.Path:
+        """Where modules are unpacked: one that is killed leaves that behind, and pytest takes it away with the test's folder."""
+        return self.folder / "tmp"
 
     @property
     def enough(self) -> pathlib.Path:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _names
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _mounts, _names
 
 MOUNTINFO = rb"""61 49 254:0 / / rw,relatime - ext4 /dev/vda rw
 62 61 0:25 / /srv/on\040tmpfs ro,nosuid - tmpfs none ro
@@ -27,7 +27,7 @@ MOUNTINFO = rb"""61 49 254:0 / / rw,relatime - ext4 /dev/vda rw
     ],
 )
 def test_a_file_is_where_the_deepest_and_last_mount_has_it(path, device, inside):
-    assert _names.place(_names.mounts(MOUNTINFO), path) == (device, inside)
+    assert _names.place(_mounts.parsed(MOUNTINFO), path) == (device, inside)
 
 
 def test_a_uri_names_the_very_bytes_of_the_path():
