@@ -21,6 +21,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _content,
     _database,
     _defaults,
+    _ownership,
     _sqlite,
     _synapse,
 )
@@ -278,30 +279,31 @@ def end_routine(cursor) -> None:
         )
 
 
-def is_finished(cursor, stamp: str, server_name: str) -> bool:
-    """Tell whether the very file of this ``stamp``, ``server_name``'s database, was ported to the end and is there.
+def require_synapses(cursor, server_name: str) -> None:
+    """Raise Refusal for a target that is another homeserver's than ``server_name``'s, or another application's.
 
-    Raises Refusal for a target that is another homeserver's, another application's, or where Synapse would use another
-    schema than public: what it holds there is not looked at. The cursor is the target's.
+    Nor where the role may not read what is Synapse's, but belongs to another one. The cursor is the target's.
     """
-    require_home(cursor)
     tables = {name.split(".", 1)[1] for name in _database.tables(cursor) if name.startswith("public.")}
+    if tables and "schema_version" not in tables:
+        raise Refusal(
+            f"The target database holds {len(tables)} tables that are not Synapse's, {min(tables)} among them.",
+            "Give Synapse a database of its own.",
+        )
+    _ownership.require_own(cursor, reading=True)
     found = record(cursor)
     if found and found.server_name != server_name:
         raise Refusal(
             f"The target database is the homeserver {found.server_name}'s, and this one is {server_name}.",
             "Give each homeserver a database of its own (synapse_postgres_database).",
         )
-    if not tables:
-        return False
-    if found and found.status == "ported" and found.stamp == stamp and _counts(cursor, ("users",)).get("users"):
-        return True
-    if "schema_version" not in tables:
-        raise Refusal(
-            f"The target database holds {len(tables)} tables that are not Synapse's, {min(tables)} among them.",
-            "Give Synapse a database of its own.",
-        )
-    return False
+
+
+def is_finished(cursor, stamp: str) -> bool:
+    """Tell whether the very file of this ``stamp`` was ported to the end and is there; the cursor is the target's."""
+    found = record(cursor)
+    ported = found is not None and found.status == "ported" and found.stamp == stamp
+    return ported and bool(_counts(cursor, ("users",)).get("users"))
 
 
 def require_home(cursor) -> None:

@@ -76,11 +76,13 @@ def port(params: dict, check_mode: bool) -> dict:
         connection = stack.enter_context(_connection.connected(target, True, "synapse_port", _connection.MOVED))
         cursor = stack.enter_context(connection.cursor())
         _database.require_fit(cursor, bool(config["database"].get("allow_unsafe_locale")))
-        _ownership.require_own(cursor)
+        _move.require_home(cursor)
         with _move.only_one(cursor, connection.info.dbname):
-            if _move.is_finished(cursor, _sqlite.stamp(source), config["server_name"]):
+            _move.require_synapses(cursor, config["server_name"])
+            if _move.is_finished(cursor, _sqlite.stamp(source)):
                 return {"changed": False, "finished": True}
             _move.require_only_ported(cursor, source)
+            _ownership.require_own(cursor)
             _move.require_unused(cursor)
             begun = _begun(cursor, target, params, inode)
             if not check_mode and not begun.goes_on:

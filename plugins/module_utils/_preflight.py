@@ -200,10 +200,10 @@ def _server(report: Report, path: str, source: dict | None, config: dict) -> dic
             with report.hearing():
                 _move.require_home(cursor)
                 facts["config"] = _routine.without_defaults(config, cursor)
-                _ownership.require_own(cursor)
-                _move.is_finished(cursor, "", config["server_name"])
+                _move.require_synapses(cursor, config["server_name"])
                 if source:
                     _move.require_only_ported(cursor, path)
+                _ownership.require_own(cursor)
     return facts and {**facts, "wrong": len(report.problems) > before}
 
 

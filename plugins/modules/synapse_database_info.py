@@ -187,7 +187,7 @@ def look(connection, cursor, allow_unsafe_locale: bool) -> dict:
     tables = _database.tables(cursor)
     found = problems(cursor, allow_unsafe_locale)
     schema, schema_version = _defaults.by_own_path(cursor, _SCHEMA), None
-    if f"{schema}.schema_version" in tables and not found["problems"]:
+    if f"{schema}.schema_version" in tables and _database.may_read(cursor, schema, "schema_version"):
         name = _database.sql.Identifier(schema, "schema_version")
         cursor.execute(_database.sql.SQL("SELECT max(version) FROM {}").format(name))
         schema_version = cursor.fetchone()[0]

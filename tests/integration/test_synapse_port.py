@@ -146,7 +146,7 @@ def test_a_folder_of_configuration_files_is_read_as_synapse_reads_it(run, move):
         ("CREATE TABLE other_things (x int)", "are not Synapse's"),
         (
             "CREATE TABLE schema_version (v int); CREATE TABLE users (x int); INSERT INTO users VALUES (1);"
-            "GRANT SELECT ON users TO synapse",
+            "GRANT SELECT ON ALL TABLES IN SCHEMA public TO synapse",
             "1 rows in users",
         ),
     ],
@@ -264,7 +264,7 @@ def test_bad_input_is_refused_and_changes_nothing(run, move, options, words):
         ("server_name: test", "No database section for psycopg2"),
         ("server_name: test\ndatabase: {name: sqlite3, args: {database: /x}}", "No database section for psycopg2"),
         ("server_name: [", "homeserver-postgres.yaml"),
-        ("server_name: test\n# \udcff", "is not UTF-8: line 2"),
+        ("server_name: test\n# \udcff", "is not UTF-8, as which Synapse reads it: line 2 "),
         ("server_name: test\ndatabase: {name: psycopg2, args: {1: x}}", "database.args.1 is neither text nor a number"),
     ],
 )

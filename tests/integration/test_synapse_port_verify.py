@@ -352,7 +352,7 @@ def test_without_a_record_the_installed_synapse_is_asked(move, verify):
         ({"sqlite_database": "homeserver.db"}, "not absolute"),
         ({"sqlite_database": __file__}, "not a SQLite database"),
         ({"login_db": "nowhere"}, "No connection"),
-        ({"synapse_python": sys.executable, "login_db": "postgres"}, "has no Synapse"),
+        ({"login_db": "postgres"}, "is not Synapse's"),
     ],
 )
 def test_bad_input_is_refused(run, move, options, words):
