@@ -247,6 +247,7 @@ def server_refusal(error: Exception) -> Refusal:
 def _open(libpq: dict, autocommit: bool, what: str, schema: str | None):
     """Return a connection by ``libpq``'s keywords as connected() promises it; Refusal."""
     given = {"connect_timeout": _attempt.SECONDS, **KEEPALIVES, **libpq, "application_name": f"matrixops.synapse_postgres {what}"}
+    _require_taken(given)
     try:
         return _left_alone(given, autocommit, schema)
     except psycopg2.Error as error:
@@ -280,6 +281,24 @@ def _left_alone(libpq: dict, autocommit: bool, schema: str | None):
         connection.close()
         raise
     return connection
+
+
+def _require_taken(libpq: dict) -> None:
+    """Raise Refusal for keywords that the libpq at hand does not know, as an older one a newer one's, and for a NUL."""
+    strange = []
+    for keyword, value in libpq.items():
+        if "\0" in str(value):
+            raise Refusal(f"The value of {keyword} holds a NUL character, which no connection can have.", "Correct it.")
+        try:
+            psycopg2.extensions.make_dsn(**{keyword: value})
+        except psycopg2.ProgrammingError:
+            strange.append(keyword)
+    if strange:
+        version = psycopg2.extensions.libpq_version() // 10000
+        raise Refusal(
+            f"The libpq of {sys.executable} is of PostgreSQL {version} and does not know {', '.join(strange)}.",
+            "Leave that out (login_args, synapse_postgres_args), or give that Python a psycopg2 with a newer libpq.",
+        )
 
 
 def _ended(libpq: dict, error: Exception) -> Refusal:

@@ -76,6 +76,7 @@ def port(params: dict, check_mode: bool) -> dict:
         connection = stack.enter_context(_connection.connected(target, True, "synapse_port", _connection.MOVED))
         cursor = stack.enter_context(connection.cursor())
         _database.require_fit(cursor, bool(config["database"].get("allow_unsafe_locale")))
+        _move.require_home(cursor)
         _ownership.require_own(cursor)
         with _move.only_one(cursor, connection.info.dbname):
             if _move.is_finished(cursor, _sqlite.stamp(source), config["server_name"]):
