@@ -14,7 +14,7 @@ import re
 import sys
 import time
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _attempt, _certificate, _defaults
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _attempt, _certificate, _defaults, _pooler
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 try:
@@ -164,12 +164,12 @@ def connected(libpq: dict, autocommit: bool = False, what: str = "ansible", sche
     is shown to the server as part of the application's name. The session goes by none of the defaults that role, database or
     server may carry, and finds names in ``schema`` alone: MOVED where Synapse's triggers run. Without one it is left as it is,
     for who asks about parameters. Raises Refusal when there is no psycopg2, no connection, a server older than Synapse accepts,
-    or an error of the server's that the block does not handle.
+    a pooler in between that has no session for more than one transaction, or an error of the server's that the block does not
+    handle.
     """
     require_psycopg2()
-    connection = _open(libpq, what, schema)
+    connection = _open(libpq, autocommit, what, schema)
     try:
-        connection.autocommit = autocommit
         yield connection
         connection.commit()
     except psycopg2.Error as error:
@@ -244,34 +244,79 @@ def server_refusal(error: Exception) -> Refusal:
     return Refusal(f"PostgreSQL refused, SQLSTATE {error.pgcode or 'none'}: {words}{detail}.", hint)
 
 
-def _open(libpq: dict, what: str, schema: str | None):
+def _open(libpq: dict, autocommit: bool, what: str, schema: str | None):
     """Return a connection by ``libpq``'s keywords as connected() promises it; Refusal."""
     given = {"connect_timeout": _attempt.SECONDS, **KEEPALIVES, **libpq, "application_name": f"matrixops.synapse_postgres {what}"}
+    _require_taken(given)
     try:
-        return _left_alone(given, schema)
+        return _left_alone(given, autocommit, schema)
     except psycopg2.Error as error:
         tried = _attempt.attempt(given)
         if not tried.let_in:
             raise _no_connection(libpq, " ".join(str(error).split()), tried) from error
+        ended = error
     # A default may have ended the session before it was left. A pooler takes no options, so it is not asked to at first.
     try:
-        return _left_alone(with_options(given, _defaults.AT_ONCE), schema)
-    except psycopg2.Error as error:
-        raise server_refusal(error) from error
+        return _left_alone(with_options(given, _defaults.AT_ONCE), autocommit, schema)
+    except psycopg2.Error:
+        raise _ended(libpq, ended) from ended
 
 
-def _left_alone(libpq: dict, schema: str | None):
+def _left_alone(libpq: dict, autocommit: bool, schema: str | None):
     """Return a connection that goes by no defaults, but with ``schema`` None; psycopg2's error, or Refusal."""
     connection = psycopg2.connect(**libpq)
     try:
         _require_version(connection.server_version, libpq)
+        connection.autocommit = True
+        shared = bool(schema) and _pooler.hands_on(connection, libpq)
+        if shared and autocommit:
+            raise _no_session(libpq)
+        if shared:
+            connection.autocommit = False
         if schema:
-            connection.autocommit = True
-            _defaults.leave(connection, schema)
+            _defaults.leave(connection, schema, for_transaction=shared)
+        if not shared:
+            connection.autocommit = autocommit
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _require_taken(libpq: dict) -> None:
+    """Raise Refusal for keywords that the libpq at hand does not know, as an older one a newer one's, and for a NUL."""
+    strange = []
+    for keyword, value in libpq.items():
+        if "\0" in str(value):
+            raise Refusal(f"The value of {keyword} holds a NUL character, which no connection can have.", "Correct it.")
+        try:
+            psycopg2.extensions.make_dsn(**{keyword: value})
+        except psycopg2.ProgrammingError:
+            strange.append(keyword)
+    if strange:
+        version = psycopg2.extensions.libpq_version() // 10000
+        raise Refusal(
+            f"The libpq of {sys.executable} is of PostgreSQL {version} and does not know {', '.join(strange)}.",
+            "Leave that out (login_args, synapse_postgres_args), or give that Python a psycopg2 with a newer libpq.",
+        )
+
+
+def _ended(libpq: dict, error: Exception) -> Refusal:
+    """Return the Refusal for a session that was let in, and ended by ``error``, whatever the server's options."""
+    return Refusal(
+        f"The session at {place(libpq)} ended as soon as it was there: {' '.join(str(error).split()).rstrip('.')}.",
+        "See the server's log. If it was a timeout of the role's, the database's or the server's (psql's \\drds) and a pooler is "
+        "in between, which takes no options, take the timeout away, or give the host and the port of the server itself.",
+    )
+
+
+def _no_session(libpq: dict) -> Refusal:
+    """Return the Refusal for a pooler that has no session for more than one transaction."""
+    return Refusal(
+        f"A pooler is at {place(libpq)} that hands a session on as it was left, as PgBouncer does with pool_mode transaction: "
+        "what is set for this work would stay for Synapse's.",
+        "Give the host and the port of the server itself, or of a pool with pool_mode session.",
+    )
 
 
 def _require_version(version: int, libpq: dict) -> None:

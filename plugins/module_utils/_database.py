@@ -112,6 +112,25 @@ def dsn(name: str) -> str:
     return "dbname='{}'".format(name.replace("\\", "\\\\").replace("'", "\\'"))
 
 
+def require_may_give(cursor, owner: str) -> None:
+    """Raise Refusal where the connected role may not make the role ``owner`` the owner of anything, as a provider's may not.
+
+    That takes a superuser or a member of it, since PostgreSQL 16 one that may SET ROLE to it (manual, CREATE DATABASE).
+    """
+    right = "SET" if cursor.connection.server_version >= 160000 else "MEMBER"
+    cursor.execute(
+        "SELECT current_user FROM pg_catalog.pg_roles WHERE rolname = %s AND NOT pg_has_role(oid, %s)",
+        (owner, right),
+    )
+    us = cursor.fetchone()
+    if us:
+        grant = sql.SQL("GRANT {} TO {}").format(sql.Identifier(owner), sql.Identifier(us[0])).as_string(cursor)
+        raise Refusal(
+            f"The role {us[0]!r} of this task is no member of {owner!r}, and may not give a database to it.",
+            f"Run `{grant}` as {us[0]!r} or as the server's administrator, then this again.",
+        )
+
+
 def create(cursor, name: str, wished: dict, template: str) -> None:
     """Run CREATE DATABASE for ``name`` as ``wished`` (a dict as of find()); the connection must autocommit."""
     statement = "CREATE DATABASE {} OWNER {} ENCODING {} LC_COLLATE {} LC_CTYPE {} TEMPLATE {}"
@@ -291,6 +310,8 @@ def present(cursor, params: dict, check_mode: bool) -> dict:
         "lc_ctype": params["lc_ctype"],
         "locale_provider": "libc",
     }
+    if owner and owner != (before or {}).get("owner"):
+        require_may_give(cursor, owner)
     if before is None:
         if not check_mode:
             create(cursor, name, wished, params["template"])

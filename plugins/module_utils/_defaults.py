@@ -57,21 +57,27 @@ SELECT name, setting, reset_val FROM pg_catalog.pg_settings WHERE name OPERATOR(
 AT_ONCE = "-c statement_timeout=0 -c idle_session_timeout=0"
 
 
-def leave(connection, schema: str) -> None:
-    """Make ``connection``, which autocommits, go by no defaults, and look for names in ``schema`` alone.
+def leave(connection, schema: str, for_transaction: bool = False) -> None:
+    """Make ``connection`` go by no defaults, and look for names in ``schema`` alone.
 
-    Raises Refusal for a default that the connected role may not leave.
+    It autocommits, and does so as long as it is there; or, ``for_transaction``, it does not, and does so in the one transaction
+    that begins here. Raises Refusal for a default that the connected role may not leave.
     """
+    if for_transaction:
+        connection.set_client_encoding(_OURS["client_encoding"])  # outside, since psycopg2 ends the transaction
+    reach = sql.SQL("LOCAL" if for_transaction else "SESSION")
     with connection.cursor() as cursor:
-        cursor.execute("SET statement_timeout = 0")  # the others have to come through
-        cursor.execute(sql.SQL("SET search_path = {}, pg_temp").format(sql.Identifier(schema)))
-        connection.set_client_encoding(_OURS["client_encoding"])  # psycopg2 goes by it as well
+        cursor.execute(sql.SQL("SET {} statement_timeout = 0").format(reach))  # the others have to come through
+        cursor.execute(sql.SQL("SET {} search_path = {}, pg_temp").format(reach, sql.Identifier(schema)))
+        if not for_transaction:
+            connection.set_client_encoding(_OURS["client_encoding"])  # psycopg2 goes by it as well
         for name, setting, _reset in _settings(cursor, _OURS):
             if setting == _OURS[name]:
                 continue
             try:
-                cursor.execute("SELECT pg_catalog.set_config(%s, %s, false)", (name, _OURS[name]))
+                cursor.execute("SELECT pg_catalog.set_config(%s, %s, %s)", (name, _OURS[name], for_transaction))
             except psycopg2.errors.InsufficientPrivilege:
+                connection.rollback()
                 raise _bound(cursor, name, setting) from None
 
 
@@ -105,9 +111,10 @@ def by_own_path(cursor, query: str) -> object:
     """Return the one value of ``query``, asked with the search_path that sessions of the connected role begin with."""
     cursor.execute("SELECT pg_catalog.current_setting('search_path')")
     ours = cursor.fetchone()
-    cursor.execute(f"SET search_path TO DEFAULT; {query}")
+    # Several statements in one are a transaction of their own, where there is no other, so that nothing outlasts it.
+    cursor.execute(f"SET LOCAL search_path TO DEFAULT; {query}")
     found = cursor.fetchone()[0]
-    cursor.execute("SELECT pg_catalog.set_config('search_path', %s, false)", ours)
+    cursor.execute("SELECT pg_catalog.set_config('search_path', %s, true)", ours)
     return found
 
 

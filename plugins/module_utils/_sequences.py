@@ -94,11 +94,8 @@ NUMBERED = {column for use in KNOWN.values() for column in use.columns}
 
 
 def is_synapses(cursor) -> bool:
-    """Tell whether the connected database holds a schema of Synapse's."""
-    cursor.execute(
-        "SELECT to_regclass('public.schema_version') IS NOT NULL AND to_regclass('public.applied_schema_deltas') IS NOT NULL"
-    )
-    return cursor.fetchone()[0]
+    """Tell whether the connected database holds a schema of Synapse's, be it that the role may look into it or not."""
+    return "public" in _database.homes(cursor)
 
 
 def require_synapses(cursor) -> None:

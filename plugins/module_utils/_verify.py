@@ -88,11 +88,11 @@ def verify(params: dict, check_mode: bool) -> dict:
         progress = stack.enter_context(_progress.Progress(f"{source}.progress.json", "verify"))
         connection = stack.enter_context(_connection.session(params, True, "synapse_port_verify", _connection.MOVED))
         cursor = stack.enter_context(connection.cursor())
+        _move.require_home(cursor)
         _ownership.require_own(cursor, reading=not params["carry_changes"])
         if params["carry_changes"]:
             stack.enter_context(_move.only_one(cursor, connection.info.dbname))
             _move.require_unused(cursor)
-        _move.require_home(cursor)
         _sequences.require_synapses(cursor)
         _indexes.require_none_aside(cursor)
         lite = stack.enter_context(both_sides(source, cursor, writing=params["carry_changes"] and not check_mode))

@@ -171,6 +171,13 @@ SELECT coalesce((SELECT nspname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_na
     WHERE c.oid = pg_catalog.to_regclass('schema_version')), pg_catalog.current_schema())
 """
 
+# Whether Synapse's version is there and may be read, whatever else belongs to somebody else.
+_READABLE = """
+SELECT 1 FROM pg_catalog.pg_tables WHERE (schemaname, tablename) = (%s, 'schema_version')
+    AND has_schema_privilege(schemaname, 'USAGE')
+    AND has_table_privilege(format('%%I.%%I', schemaname, tablename), 'SELECT')
+"""
+
 
 def problems(cursor, allow_unsafe_locale: bool) -> dict:
     """Return what is wrong with the connected database for the connected role, as ``{problems, remedies, warnings}``."""
@@ -187,7 +194,8 @@ def look(connection, cursor, allow_unsafe_locale: bool) -> dict:
     tables = _database.tables(cursor)
     found = problems(cursor, allow_unsafe_locale)
     schema, schema_version = _defaults.by_own_path(cursor, _SCHEMA), None
-    if f"{schema}.schema_version" in tables and _database.may_read(cursor, schema, "schema_version"):
+    cursor.execute(_READABLE, (schema,))
+    if cursor.fetchone():
         name = _database.sql.Identifier(schema, "schema_version")
         cursor.execute(_database.sql.SQL("SELECT max(version) FROM {}").format(name))
         schema_version = cursor.fetchone()[0]

@@ -72,8 +72,8 @@ def main() -> None:
     with told_to(module):
         with _connection.session(module.params, autocommit=True, what="synapse_sequences") as connection:
             with connection.cursor() as cursor:
-                _ownership.require_own(cursor)
                 _sequences.require_synapses(cursor)
+                _ownership.require_own(cursor)
                 result = _sequences.mend(cursor, module.check_mode)
     for name in result["unknown"]:
         module.warn(f"Nothing is known of the sequence {name}; it was left as it is.")

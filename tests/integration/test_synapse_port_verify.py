@@ -359,3 +359,10 @@ def test_bad_input_is_refused(run, move, options, words):
     login = {**move.login, "login_user": move.cluster.login["login_user"], "login_password": move.cluster.login["login_password"]}
     refused = run("synapse_port_verify", {"sqlite_database": str(move.source), **login, **options})
     assert refused["failed"] and words in refused["msg"], refused
+
+
+def test_an_interpreter_without_synapse_cannot_say_what_is_ported(run, move):
+    move.rows("CREATE TABLE schema_version (version int); CREATE TABLE applied_schema_deltas (version int)")
+    move.rows("ALTER TABLE schema_version OWNER TO synapse; ALTER TABLE applied_schema_deltas OWNER TO synapse")
+    refused = run("synapse_port_verify", {"sqlite_database": str(move.source), **move.login, "synapse_python": sys.executable})
+    assert refused["failed"] and "has no Synapse" in refused["msg"], refused
