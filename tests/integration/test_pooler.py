@@ -6,7 +6,7 @@ import contextlib
 import psycopg2
 import pytest
 
-from support import pooler
+from support import needs, pooler
 
 PASSWORD = "synapse's"
 
@@ -14,9 +14,7 @@ PASSWORD = "synapse's"
 @pytest.fixture(scope="module")
 def served(any_cluster):
     """A cluster with Synapse's role and database."""
-    # Debian's package starts a service, so `make test` does not install it.
-    if pooler.PROGRAM is None:
-        pytest.skip("no pgbouncer on this machine")
+    needs.need(pooler.PROGRAM is not None, "no pgbouncer on this machine")
     any_cluster.rows(f"CREATE ROLE pooled LOGIN PASSWORD '{PASSWORD.replace(chr(39), chr(39) * 2)}'")
     any_cluster.rows("CREATE DATABASE pooled OWNER pooled TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
     any_cluster.rows("CREATE TABLE schema_version (version int); ALTER TABLE schema_version OWNER TO pooled", dbname="pooled")

@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import os
 import pathlib
+import re
 import shlex
 import shutil
 import signal
@@ -160,6 +161,21 @@ def postgresql() -> None:
     debian({"postgresql": here})
 
 
+def pooler() -> None:
+    """Have PgBouncer's program where we may install what it needs; Debian's package itself would start a service of it."""
+    folder = CACHE / "pgbouncer"
+    if has("pgbouncer") or (folder / "usr").exists() or os.geteuid() != 0 or not has("apt-get"):
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    apt("update")
+    run("apt-get", "-q", "download", "pgbouncer", timeout=300, quiet=True, cwd=folder)
+    (package,) = folder.glob("*.deb")
+    needed = run("dpkg-deb", "--field", package, "Depends", timeout=60, quiet=True)
+    apt("install", "--yes", "--no-install-recommends", *re.findall(r"\blib(?:event|c-ares)[\w.+-]*", needed))
+    run("dpkg-deb", "--extract", package, folder, timeout=60, quiet=True)
+
+
 def _ours() -> None:
     """Raise Unable where an earlier run by another user has left what we may not change."""
     if not CACHE.exists() and not os.access(ROOT, os.W_OK, effective_ids=True):
@@ -189,5 +205,6 @@ def setup() -> None:
 def servers() -> None:
     """What is needed to run PostgreSQL and Synapse on this machine itself."""
     postgresql()
+    pooler()
     virtualenv(SYNAPSE, ROOT / "tests" / "requirements-synapse.txt")
     virtualenv(OLDEST_SYNAPSE, ROOT / "tests" / "requirements-synapse-oldest.txt")

@@ -2,6 +2,8 @@
 """A running PgBouncer before a throwaway cluster."""
 
 import contextlib
+import os
+import pathlib
 import shutil
 import socket
 import subprocess
@@ -10,7 +12,9 @@ import time
 
 from support import clusters, loopback
 
-PROGRAM = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+# Where a package of the system's has it, and where the test stages put it.
+_FOLDERS = [os.environ.get("PATH", os.defpath), "/usr/sbin", pathlib.Path(__file__).parents[2] / ".cache/pgbouncer/usr/sbin"]
+PROGRAM = shutil.which("pgbouncer", path=os.pathsep.join(map(str, _FOLDERS)))
 
 
 @contextlib.contextmanager
