@@ -20,6 +20,9 @@ try:
 except ImportError:
     pass
 
+# Tables that every Synapse has: who owns one of them owns Synapse's tables, anybody else perhaps only some beside them.
+_CORE = {"schema_version", "applied_schema_deltas", "events", "rooms", "users"}
+
 # How many things of an owner's are named.
 _TOLD = 3
 
@@ -100,10 +103,16 @@ def others(cursor, role: str, reading: bool = False) -> dict[str, list[tuple[str
     return {owner: things for owner, things in found.items() if things[0][0] == "TABLE" or ("SEQUENCE" in dict(things))}
 
 
-def problems(cursor, role: str, reading: bool = False) -> tuple[list[str], list[str]]:
-    """Return what is wrong for Synapse's ``role`` with what is in the connected database, and what to do about each."""
+def problems(cursor, role: str, reading: bool = False, every: bool = True) -> tuple[list[str], list[str]]:
+    """Return what is wrong for Synapse's ``role`` with what is in the connected database, and what to do about each.
+
+    Unless ``every`` owner counts, those do whose tables are Synapse's for certain: what a program beside Synapse keeps in its
+    schema is no fault, and is in beside().
+    """
     found, remedies = [], []
     for owner, things in others(cursor, role, reading).items():
+        if not every and not _is_synapses(things):
+            continue
         named = ", ".join(name for _kind, name in things[:_TOLD])
         more = f" and {len(things) - _TOLD} more" if len(things) > _TOLD else ""
         found.append(
@@ -126,13 +135,27 @@ def problems(cursor, role: str, reading: bool = False) -> tuple[list[str], list[
     return found, remedies
 
 
-def require_own(cursor, reading: bool = False) -> None:
+def beside(cursor, role: str) -> list[str]:
+    """Return, as sentences, what in Synapse's schemas belongs to others than ``role`` and may be another program's."""
+    return [
+        f"{', '.join(name for _kind, name in things[:_TOLD])} in Synapse's schema belong{'s' * (len(things) == 1)} to the role "
+        f"{owner!r}: right for another program's, but Synapse has to own what it alters (module synapse_database, adopt_from)."
+        for owner, things in others(cursor, role).items()
+        if not _is_synapses(things)
+    ]
+
+
+def _is_synapses(things: list[tuple[str, str]]) -> bool:
+    return any(kind == "TABLE" and name.rpartition(".")[2] in _CORE for kind, name in things)
+
+
+def require_own(cursor, reading: bool = False, every: bool = True) -> None:
     """Raise Refusal unless the connected role has an owner's rights to all that is Synapse's in the connected database.
 
-    For ``reading`` it is enough that the role may.
+    For ``reading`` it is enough that the role may. Whether ``every`` owner counts: see problems().
     """
     cursor.execute("SELECT current_user")
-    found, remedies = problems(cursor, cursor.fetchone()[0], reading)
+    found, remedies = problems(cursor, cursor.fetchone()[0], reading, every)
     if found:
         raise Refusal(f"In the database {cursor.connection.info.dbname!r}, {'; '.join(found)}.", " ".join(remedies))
 

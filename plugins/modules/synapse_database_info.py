@@ -183,9 +183,10 @@ def problems(cursor, allow_unsafe_locale: bool) -> dict:
     """Return what is wrong with the connected database for the connected role, as ``{problems, remedies, warnings}``."""
     locale, warnings = _database.doubted(cursor, allow_unsafe_locale)
     cursor.execute("SELECT current_user")
-    foreign, remedies = _ownership.problems(cursor, cursor.fetchone()[0])
+    role = cursor.fetchone()[0]
+    foreign, remedies = _ownership.problems(cursor, role, every=False)
     again = [_database.way_out(cursor, cursor.connection.info.dbname)] if locale else []
-    return {"problems": locale + foreign, "remedies": again + remedies, "warnings": warnings}
+    return {"problems": locale + foreign, "remedies": again + remedies, "warnings": warnings + _ownership.beside(cursor, role)}
 
 
 def look(connection, cursor, allow_unsafe_locale: bool) -> dict:

@@ -73,7 +73,7 @@ def main() -> None:
         with _connection.session(module.params, autocommit=True, what="synapse_sequences") as connection:
             with connection.cursor() as cursor:
                 _sequences.require_synapses(cursor)
-                _ownership.require_own(cursor)
+                _ownership.require_own(cursor, every=False)
                 result = _sequences.mend(cursor, module.check_mode)
     for name in result["unknown"]:
         module.warn(f"Nothing is known of the sequence {name}; it was left as it is.")

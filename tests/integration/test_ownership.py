@@ -188,3 +188,12 @@ def test_a_schema_that_may_not_be_looked_into_is_told(run, any_cluster, restored
     for module in ("synapse_database_info", "synapse_sequences"):
         told = run(module, as_synapse(any_cluster, name))
         assert "may not look into the schema" in str(told), told
+
+
+def test_a_table_of_another_programs_beside_synapses_was_taken_for_one_of_synapses(run, restored, any_cluster):
+    name = restored(SYNAPSE)
+    any_cluster.rows(f"SET ROLE {quoted(OLD)}; CREATE TABLE public.samples (at timestamptz)", dbname=name)
+    looked = run("synapse_database_info", as_synapse(any_cluster, name))
+    assert looked["problems"] == [] and looked["schema_version"] == 93, looked
+    assert "public.samples in Synapse's schema belongs to the role" in str(looked["warnings"]), looked
+    assert "failed" not in run("synapse_sequences", as_synapse(any_cluster, name))
