@@ -165,8 +165,12 @@ def _fill(cursor, plan: _Plan, libpq: dict, source: str, names: set[str]) -> Non
     if not names & set(plan.ways):
         return
     with _progress.Progress(f"{source}.progress.json", "port") as told, _sqlite.reading(source) as lite:
-        tool, most = (lambda: _carrier(source, libpq, plan.ways)), _room.workers(cursor)
-        _crew.work(tool, lambda: plan.next(lite, names), lambda *did: plan.done(*did, told), most)
+        _crew.work(
+            lambda: _carrier(source, libpq, plan.ways),
+            lambda: plan.next(lite, names),
+            lambda *did: plan.done(*did, told),
+            _room.workers(cursor),
+        )
 
 
 def _require_columns(both: _tables.Tables, carried: set[str]) -> None:

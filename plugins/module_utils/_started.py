@@ -224,9 +224,9 @@ def _folders(pid: int) -> list[str]:
 def _shown(unit: str) -> dict[str, str]:
     """Return what systemd knows of ``unit``; nothing where there is no systemd."""
     words = ["systemctl", "show", "--property=ExecStart,Environment,EnvironmentFiles,WorkingDirectory", "--", unit]
-    how = {"encoding": "utf-8", "errors": "replace", "timeout": _PATIENCE, "check": False}
+    how = {"encoding": "utf-8", "errors": "replace", "timeout": _PATIENCE}
     try:
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, **how)
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False, **how)
     except (OSError, subprocess.TimeoutExpired):
         return {}
     found: dict[str, str] = {}

@@ -281,7 +281,7 @@ class _Job:
 
     def seen(self, answer: str) -> _Seen:
         """Return what the ``answer`` to look() says; ValueError when it is none."""
-        first, _, rest = answer.partition("\n")
+        first, _end, rest = answer.partition("\n")
         mark = _SEEN.fullmatch(first)
         if not mark:
             raise ValueError(f"it answered {answer[:200]!r}")
@@ -326,7 +326,8 @@ def progress_state(text: str) -> dict | None:
 
 def _counts(told: dict) -> bool:
     """Whether ``told`` says how many are done of how many."""
-    return all(type(told.get(key)) is int and 0 <= told[key] < 2**63 for key in ("done", "total"))
+    found = (told.get("done"), told.get("total"))
+    return all(isinstance(count, int) and not isinstance(count, bool) and 0 <= count < 2**63 for count in found)
 
 
 class LiveAction(ActionBase):

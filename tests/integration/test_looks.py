@@ -64,7 +64,7 @@ WRONG = {
     "garbage": lambda path: path.write_bytes(os.urandom(5000)),
     "half": lambda path: path.write_text(json.dumps(state())[:-5]),
     "a folder": lambda path: path.mkdir(),
-    "a pipe": lambda path: os.mkfifo(path),
+    "a pipe": os.mkfifo,
     "a device": lambda path: path.symlink_to("/dev/zero"),
     "nothing": lambda path: path.symlink_to(path.parent / "nowhere"),
     "a loop": lambda path: path.symlink_to(path),

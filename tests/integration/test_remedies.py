@@ -117,7 +117,7 @@ def test_the_keys_of_an_unindented_section_stayed_at_top_level_with_the_old_pass
     assert yaml.safe_load(conf.read_text())["database"]["args"]["password"] == OLD
     written(run, conf)
     assert OLD not in conf.read_text()
-    assert {key for key in yaml.safe_load(conf.read_text())} <= {"server_name", "database", "listeners", "a"}
+    assert set(yaml.safe_load(conf.read_text())) <= {"server_name", "database", "listeners", "a"}
 
 
 def test_keys_that_an_earlier_run_left_at_top_level_are_told_and_removed(run, conf):

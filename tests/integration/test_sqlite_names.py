@@ -91,7 +91,7 @@ def above_a_linked_folder(folder, real):
 
 
 _WAYS = {
-    "link": lambda folder, real: linked(folder, real),
+    "link": linked,
     "relative link": lambda folder, real: linked(folder, os.path.relpath(real, folder)),
     "more links than the kernel follows": chain,
     "link to the folder": linked_folder,
@@ -143,7 +143,7 @@ def test_a_path_with_odd_characters_is_the_file_that_it_names(run, real, folder,
         (lambda path: path.symlink_to("nowhere.db"), "nowhere.db cannot be read: No such file"),
         (lambda path: path.symlink_to(path.name), "cannot be read: Too many levels of symbolic links"),
         (lambda path: path.symlink_to(path.parent), "is not a file"),
-        (lambda path: os.mkfifo(path), "is not a file"),
+        (os.mkfifo, "is not a file"),
     ],
     ids=["dangling", "loop", "folder", "pipe"],
 )
