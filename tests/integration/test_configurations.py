@@ -1,9 +1,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The playbooks on homeservers whose configuration is several files, or a container's, with a real Synapse started that way."""
 
-import os
 import pathlib
-import shutil
 import subprocess
 
 import pytest
@@ -121,7 +119,7 @@ def require_a_way_out_of_a_way_back_that_was_stuck(site) -> None:
 
 
 def test_a_homeserver_in_a_container_is_moved_by_the_hosts_paths(unlisted):
-    needs.need(os.geteuid() == 0 and shutil.which("unshare") is not None, "mounts of its own take root and unshare")
+    needs.mounts()
     data = pathlib.Path("/mnt/data")
     script = f'"mount -t tmpfs none /mnt && mkdir {data} && mount --bind . {data} && exec \\"\\$@\\""'
     site = unlisted(f"unshare --mount --propagation private sh -c {script} sh", ["-c", f"{data}/homeserver.yaml"])

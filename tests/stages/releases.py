@@ -23,8 +23,8 @@ OTHERS = (
     "The `timedout.frame` task result key is deprecated",
 )  # 2.23; a test writes down all of a result that ansible-core made
 
-# The one reason for which an ordinary user may pass a test over: as root, the stage `unit` runs it.
-_ROOTS = "only root may become another user"
+# Why an ordinary user may pass a test over: as root, the stage `unit` runs it.
+_ROOTS = "only root may "
 
 # What says in an output which versions it came of, and each of them in it.
 _RAN = re.compile(r"ran with (.*)")

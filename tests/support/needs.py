@@ -2,6 +2,8 @@
 """What some machines of developers' cannot do: there a test is passed over, with its reason; under CI it fails."""
 
 import os
+import shutil
+import subprocess
 
 import pytest
 
@@ -14,3 +16,8 @@ def need(here: bool, reason: str) -> None:
 
 def root() -> None:
     need(os.geteuid() == 0, "only root may become another user or give files away")
+
+
+def mounts() -> None:
+    here = shutil.which("unshare") is not None and subprocess.run(["unshare", "-m", "true"], check=False).returncode == 0
+    need(here, "only root may make mounts of its own, by unshare")

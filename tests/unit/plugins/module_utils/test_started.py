@@ -2,7 +2,6 @@
 """How Synapse is started, by the words of a command or of systemctl, and where the files of a process are on its host."""
 
 import os
-import shutil
 import subprocess
 import sys
 
@@ -76,7 +75,7 @@ def test_without_systemd_no_unit_says_anything(tmp_path, monkeypatch):
 @pytest.fixture
 def contained(tmp_path):
     """A process that sees ``volume`` of the host as /data and has a root of its own: what a container is, without its tools."""
-    needs.need(os.geteuid() == 0 and shutil.which("unshare") is not None, "mounts of its own take root and unshare")
+    needs.mounts()
     root, volume = tmp_path / "root", tmp_path / "a volume"
     for folder in (root / "data", root / "layer", volume / "sub"):
         folder.mkdir(parents=True)
@@ -125,7 +124,7 @@ def process(request):
     if request.param == "as the host":
         yield os.getpid()
         return
-    needs.need(os.geteuid() == 0 and shutil.which("unshare") is not None, "mounts of its own take root and unshare")
+    needs.mounts()
     words = ["unshare", "--mount", sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"]
     with subprocess.Popen(words, stdout=subprocess.PIPE) as started:
         started.stdout.readline()
