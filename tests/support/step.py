@@ -35,6 +35,8 @@ class Play:
         keep = {"path": str(folder / "result-{{ inventory_hostname }}.json"), "text": "{{ result | to_json }}"}
         write = {"name": "Keep", "ansible.builtin.copy": {"dest": keep["path"], "content": keep["text"], "mode": "0600"}}
         play = {"name": "Play", "hosts": "all", "gather_facts": False, "tasks": [task, {**write, "check_mode": False}]}
+        # Of the hosts alone: on the controller, ansible-core 2.21 has a socket in it, whose path has to be short.
+        play["environment"] = {"TMPDIR": str(self.temporary)}
         (folder / "play.yml").write_text(yaml.safe_dump([play]))
         self.variables = {
             "ansible_connection": "local",
@@ -58,7 +60,6 @@ class Play:
             "LC_ALL": "C.UTF-8",
             "ANSIBLE_HOME": str(self.folder / "ansible"),
             "ANSIBLE_REMOTE_TMP": str(self.folder / "ansible" / "tmp"),
-            "TMPDIR": str(self.temporary),
             "ANSIBLE_COLLECTIONS_PATH": str(_COLLECTIONS),
             "ANSIBLE_LOCALHOST_WARNING": "false",
             "ANSIBLE_NOCOLOR": "true",
