@@ -81,6 +81,9 @@ def test_a_play_with_a_passfile_writes_no_password_and_with_the_switch_takes_ano
     site = playbooks.Site(tmp_path, any_cluster, playbooks.copied(homeserver[0], tmp_path / "synapse"))
     try:
         site.server.database.unlink()
+        config = yaml.safe_load(site.server.config.read_text())
+        del config["database"]
+        site.server.config.write_text(yaml.safe_dump(config))
         password = site.variables["synapse_postgres_password"]
         path = passfile(tmp_path, any_cluster, site.name, "another")
         args = {"passfile": str(path), "application_name": "proved"}
@@ -91,9 +94,6 @@ def test_a_play_with_a_passfile_writes_no_password_and_with_the_switch_takes_ano
         passfile(tmp_path, any_cluster, site.name, password)
         # The role is there: its password is in the file alone.
         del site.variables["synapse_postgres_password"]
-        config = yaml.safe_load(site.server.config.read_text())
-        del config["database"]
-        site.server.config.write_text(yaml.safe_dump(config))
         played = site.play("site", **given)
         section = yaml.safe_load(site.server.config.read_text())["database"]["args"]
         assert "password" not in section and section["passfile"] == str(path), played.output[-2000:]
