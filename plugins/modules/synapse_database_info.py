@@ -221,13 +221,13 @@ def look(connection, cursor, allow_unsafe_locale: bool) -> dict:
 
 def is_same(config: str, identity: dict) -> bool | None:
     """Tell whether the file ``config`` of Synapse's leads to the database of this ``identity``; None where it leads nowhere."""
-    section = _homeserver.parse(_homeserver.read(config), config).get("database")
-    if not isinstance(section, dict) or section.get("name") != "psycopg2" or not isinstance(section.get("args"), dict):
-        return False
     try:
+        section = _homeserver.parse(_homeserver.read(config), config).get("database")
+        if not isinstance(section, dict) or section.get("name") != "psycopg2" or not isinstance(section.get("args"), dict):
+            return False
         with _connection.connected(_routine.connection_keywords({"database": section})) as other, other.cursor() as cursor:
             return _database.are_same(identity, _database.identity(cursor))
-    except Refusal:
+    except (Refusal, OSError):  # the role may log in without being let read the file
         return None
 
 
