@@ -38,6 +38,10 @@ print("PostgreSQL", clusters.installations()[0].major, "Synapse", homeserver)
 """
 
 
+# Much of what has a server waits for it to start and to end, so more workers than processors are done sooner.
+_SIDE_BY_SIDE = ("-n", len(os.sched_getaffinity(0)) + 1, "--dist", "worksteal")
+
+
 def stage(function):
     STAGES[function.__name__] = function
     return function
@@ -68,9 +72,7 @@ def unit() -> None:
 def integration() -> None:
     """The modules against real servers."""
     machine.servers()
-    # Much of it waits for servers to start and to end, so more workers than processors are done sooner.
-    workers = len(os.sched_getaffinity(0)) + 1
-    machine.run("pytest", "-n", workers, "--dist", "worksteal", "--durations", "20", "tests/integration", timeout=2400)
+    machine.run("pytest", *_SIDE_BY_SIDE, "--durations", "20", "tests/integration", timeout=2400)
     oldest = {**machine.environment(), "SYNAPSE_PYTHON": str(machine.OLDEST_SYNAPSE / "bin" / "python")}
     machine.run("pytest", "tests/integration/test_engines.py", "-k", "built_to_hurt", timeout=600, env=oldest)
 
@@ -79,13 +81,8 @@ def integration() -> None:
 def faults() -> None:
     """What may befall a move, at 20 random moments for each kind; the stage integration has a few of each."""
     machine.servers()
-    machine.run(
-        "pytest",
-        "tests/integration/test_faults.py",
-        "tests/integration/test_engines.py",
-        timeout=3600,
-        env={**machine.environment(), "FAULTS": "20"},
-    )
+    tests = [f"tests/integration/test_{name}.py" for name in ("faults", "engines", "killed_modules")]
+    machine.run("pytest", *_SIDE_BY_SIDE, "--durations", "20", *tests, timeout=3600, env={**machine.environment(), "FAULTS": "20"})
 
 
 @stage
@@ -94,8 +91,7 @@ def plugins() -> None:
     machine.postgresql()
     if not os.environ.get("SYNAPSE_PYTHON"):
         machine.virtualenv(machine.SYNAPSE, machine.ROOT / "tests" / "requirements-synapse.txt")
-    workers = len(os.sched_getaffinity(0)) + 1
-    machine.run("pytest", "-n", workers, "--dist", "worksteal", "--durations", "10", "tests/unit", *PLUGINS, timeout=900)
+    machine.run("pytest", *_SIDE_BY_SIDE, "--durations", "10", "tests/unit", *PLUGINS, timeout=900)
     print(f"plugins: ran with {machine.run('python', '-c', _VERSIONS, timeout=60, quiet=True).strip()}", flush=True)
 
 
