@@ -12,6 +12,7 @@ those cannot be on both sides. Nothing is written to the database; SQLite makes 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import marshal
 import os
@@ -26,6 +27,10 @@ _READ = 8 << 20
 
 # A form of values that is the same for the same values: later ones tell how often a value is referred to as well.
 _FORM = 2
+
+# Bytes from which on a row is large, and those of a value that are read at once.
+_LARGE = 1 << 20
+_LONG = 1 << 18
 
 # The name under which the schema stands among the tables; each row has its place in the file, which a copy keeps.
 _SCHEMA = "sqlite_master"
@@ -92,17 +97,88 @@ def _brief(connection, name: str) -> list:
     table = _quoted(name)
     try:
         ends = connection.execute(f"SELECT min(rowid), max(rowid) FROM {table}").fetchone()
-        rows = connection.execute(f"SELECT rowid, * FROM {table} ORDER BY rowid DESC")
+        rows = _newest(connection, name)
     except sqlite3.OperationalError:  # WITHOUT ROWID, or SQLite cannot read it the other way either
-        ends, rows = (None, None), connection.execute(f"SELECT * FROM {table}")
+        ends, rows = (None, None), map(_shortened, connection.execute(f"SELECT * FROM {table}"))
     digest, read = hashlib.blake2b(digest_size=16), 0
-    for row in rows:
-        text = marshal.dumps(row, _FORM)
-        digest.update(text)
-        read += len(text)
+    for row, size in rows:
+        digest.update(row)
+        read += size
         if read >= _READ:
             break
     return [*ends, digest.hexdigest(), read < _READ]
+
+
+def _newest(connection, name: str):
+    """Yield _shortened() of the rows of ``name``, the newest first; none with a large value is in memory as a whole.
+
+    SQLite refuses to read a row of more than _LARGE bytes, and its values are read piece by piece instead; a Python before 3.11
+    cannot tell SQLite so.
+    """
+    table, below = _quoted(name), ""
+    while True:
+        try:
+            with _limited(connection):
+                for row in connection.execute(f"SELECT rowid, * FROM {table}{below} ORDER BY rowid DESC"):
+                    below = f" WHERE rowid < {row[0]}"
+                    yield _shortened(row)
+            return
+        except sqlite3.DataError:  # "string or blob too big", of this row or, as Python reads one ahead, of the next
+            number = connection.execute(f"SELECT max(rowid) FROM {table}{below}").fetchone()[0]
+        yield _shortened([number, *_values(connection, name, number)])
+        below = f" WHERE rowid < {number}"
+
+
+@contextlib.contextmanager
+def _limited(connection):
+    """Let SQLite refuse values and rows of more than _LARGE bytes within the block."""
+    if not hasattr(connection, "blobopen"):
+        yield
+        return
+    before = connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LARGE)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(sqlite3.ProgrammingError):  # closed, with rows left that nobody has read
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, before)
+
+
+def _values(connection, name: str, number: int):
+    """Yield the values of the row ``number``; of a long text or blob its _Long."""
+    table = _quoted(name)
+    columns = [os.fsdecode(row[1]) for row in connection.execute(f"PRAGMA table_info({table})")]
+    for column in columns:
+        query = f"FROM {table} WHERE rowid = {number}"
+        kind = connection.execute(f"SELECT typeof({_quoted(column)}) {query}").fetchone()[0]
+        if kind in (b"text", b"blob"):
+            with connection.blobopen(name, column, number, readonly=True) as value:
+                if len(value) > _LONG:
+                    yield _Long.of(iter(lambda value=value: value.read(_LONG), b""))
+                    continue
+        yield connection.execute(f"SELECT {_quoted(column)} {query}").fetchone()[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Long:
+    """What stands for a value of more than _LONG bytes: its digest, and its ``size`` in bytes."""
+
+    digest: bytes
+    size: int
+
+    @classmethod
+    def of(cls, pieces) -> _Long:
+        digest, size = hashlib.blake2b(digest_size=16), 0
+        for piece in pieces:
+            digest.update(piece)
+            size += len(piece)
+        return cls(digest.digest(), size)
+
+
+def _shortened(row) -> tuple[bytes, int]:
+    """Return what the values ``row`` come to, with the digest of each long one in its place, and the bytes that were read."""
+    values = [_Long.of([value]) if isinstance(value, bytes) and len(value) > _LONG else value for value in row]
+    text = marshal.dumps([value.digest if isinstance(value, _Long) else value for value in values], _FORM)
+    return text, len(text) + sum(value.size for value in values if isinstance(value, _Long))
 
 
 def _large(said: dict) -> list[str]:

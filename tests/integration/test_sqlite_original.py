@@ -163,3 +163,18 @@ def test_a_copy_that_synapses_code_has_changed_is_held_against_what_it_was(pair)
     killed(original, "INSERT INTO large VALUES ('last', NULL)")
     with pytest.raises(Refusal, match="large, whose highest row id is 1001 there and was 1000 in the copy"):
         _content.require_same(original, copy, held)
+
+
+def test_large_rows_are_told_alike_however_they_are_read_and_a_byte_in_the_middle_counts(tmp_path, monkeypatch):
+    path = tmp_path / "large.db"
+    written(path, "CREATE TABLE large (id INTEGER PRIMARY KEY, words TEXT, content BLOB)")
+    for number in (-3, 1, 2, 9):
+        written(path, f"INSERT INTO large VALUES ({number}, 'small', NULL)")
+        written(path, f"INSERT INTO large VALUES ({number + 20}, printf('%.*c', {1 + number % 2}300000, 'x'), zeroblob(700000))")
+    told = _content.of(path)
+    for limit in (1 << 19, 1 << 30):
+        monkeypatch.setattr(_content, "_LARGE", limit)
+        assert _content.of(path) == told
+    assert told["large"][:2] == [-3, 29]
+    written(path, "UPDATE large SET content = CAST(zeroblob(350000) || x'01' || zeroblob(349999) AS BLOB) WHERE id = 17")
+    assert _content.of(path)["large"][2] != told["large"][2]
