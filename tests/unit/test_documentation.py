@@ -4,6 +4,8 @@
 import pathlib
 import re
 
+import yaml
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 # The sections of Synapse's pages that are linked to, as they are called in November 2026. "Fixing inconsistent sequences
@@ -24,3 +26,8 @@ def test_a_section_that_synapses_page_no_longer_has_was_linked_to():
 
 def test_nobody_is_told_to_delete_stream_positions():
     assert not [path for path, text in texts().items() if re.search("delete from stream_positions", text, re.IGNORECASE)]
+
+
+def test_what_runs_of_the_tests_leave_behind_was_built_into_the_collection():
+    left = {line.rstrip("/") for line in (ROOT / ".gitignore").read_text().split()}
+    assert ".hypothesis" in left and left <= set(yaml.safe_load((ROOT / "galaxy.yml").read_text())["build_ignore"])
