@@ -18,19 +18,19 @@ them took 3.0 s then, on a machine that had other work: some 165 000 rows, or 10
 
 from __future__ import annotations
 
+from __future__ import annotations
+
 import array
 import dataclasses
-import decimal
 import hashlib
 import itertools
 import marshal
-import os
 import re
 import sqlite3
 import struct
-import tempfile
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _rows, _sqlite
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._table import SIZED, Column, Table, changed, lenient, stored
 
 try:
     import psycopg2
@@ -41,7 +41,7 @@ except ImportError:
 BUCKETS = 1024
 
 # How many rows, and how many characters of them, go to the server at once where it must say how it stores a value.
-_BATCH_ROWS = 2000
+BATCH_ROWS = 2000
 _BATCH_SIZE = 1 << 20
 
 # How many rows go into a digest at once, and how many into Rows that are not a share's.
@@ -52,56 +52,10 @@ _CHUNK = 20_000
 _COPIED = struct.Struct(">hiqiIH")
 _COPIED_HEADER = 19
 
-# How many rows of a side wait in memory for their equals on the other: some 50 MB.
-_WAITING = 200_000
-
 # PostgreSQL passes no function more arguments than 100 (FUNC_MAX_ARGS).
 _ARGUMENTS = 90
 
-_KINDS = {"smallint": "int", "integer": "int", "bigint": "int", "text": "text", "bytea": "bytea"}
-_SIZED = re.compile(r"character( varying)?(?:\((\d+)\))?")
 _INTEGER = re.compile(r"[ \t\n\r\v\f]*([+-]?[0-9]+)[ \t\n\r\v\f]*")
-
-
-@dataclasses.dataclass(frozen=True)
-class Column:
-    """A column of a table on both sides: ``name`` in PostgreSQL, ``lite``, an expression on SQLite.
-
-    ``kind`` is how its text is compared: int, bool, bool or null, text, char, bytea, or special, for which only the server
-    knows what it makes of a value; ``takes`` is the SQL by which it does, with ``{}`` for the value as text.
-    """
-
-    name: str
-    lite: str
-    kind: str
-    type: str
-    takes: str = "{}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A table on both sides; ``key`` names the columns of a unique index.
-
-    ``source`` follows FROM on SQLite, where it calls the table ``t``.
-    """
-
-    name: str
-    source: str
-    columns: tuple[Column, ...]
-    key: tuple[str, ...] = ()
-
-    @property
-    def plain(self) -> list[Column]:
-        """The columns that both sides can write as text alone."""
-        return [column for column in self.columns if column.kind != "special"]
-
-    @property
-    def special(self) -> list[Column]:
-        return [column for column in self.columns if column.kind == "special"]
-
-    @property
-    def keys(self) -> list[Column]:
-        return [column for name in self.key for column in self.columns if column.name == name]
 
 
 @dataclasses.dataclass
@@ -141,22 +95,6 @@ class Share:
     high: int
 
 
-def column(name: str, lite: str, kind: str, boolean: bool, nullable: bool = False) -> Column:
-    """Return the Column of the PostgreSQL type ``kind`` (as format_type() says it); ``boolean``: the routine knows it as one.
-
-    What the routine gives to psycopg2 for a column (synapse/_scripts/synapse_port_db.py, _convert_rows) decides what is
-    stored: any value of a boolean column becomes true or false, NULL too, unless _nulls.restore() brings it back: ``nullable``.
-    """
-    sized = _SIZED.fullmatch(kind)
-    if kind == "boolean" and boolean:
-        return Column(name, lite, "bool or null" if nullable else "bool", kind)
-    if kind in _KINDS:
-        return Column(name, lite, _KINDS[kind], kind)
-    if sized:
-        return Column(name, lite, "text" if sized[1] else "char", kind)
-    return Column(name, lite, "special", kind, f"CAST({{}} AS {kind})")
-
-
 def server_text(columns: list[Column]) -> str:
     """Return PostgreSQL's expression for the canonical text of ``columns``; none of them special.
 
@@ -179,87 +117,10 @@ def lite_text(columns: list[Column]) -> str:
     return " || ".join(["''", *map(_lite_piece, columns)])
 
 
-def stored(value: object, kind: str) -> str | None:
-    """Return the text by which PostgreSQL gets the ``value`` of a column of ``kind`` from the routine, None for NULL.
-
-    After _convert_rows and psycopg2's literals: bytes are a bytea, which a text column takes as its hexadecimal text; a
-    float is a numeric, which an integer column rounds.
-    """
-    if kind == "bool" or (kind == "bool or null" and value is not None):
-        return "true" if value else "false"
-    if value is None:
-        return None
-    if isinstance(value, bytes):
-        return "\\x" + value.hex()
-    if isinstance(value, float):
-        number = decimal.Decimal(repr(value))
-        if not number.is_finite():
-            return "-Infinity" if value < 0 else "Infinity"
-        if kind == "int":
-            return str(int(number.to_integral_value(decimal.ROUND_HALF_UP)))
-        return format(number + 0, "f")  # a numeric has no negative zero
-    return str(value)
-
-
-def changed(value: object, kind_here: str, kind: str) -> str | None:
-    """Return what is wrong with a value of which the routine would have PostgreSQL store another one; None for a sound one.
-
-    ``kind_here`` is its type on SQLite, as typeof() says it, and ``kind`` that of the Column; a text is given as bytes. These are
-    the conditions of _values, which looks before a move, for what carries rows over and for what compares them.
-    """
-    if kind in ("text", "char", "special") and kind_here == "blob":
-        return "is a blob, where PostgreSQL needs text"
-    if kind == "int" and kind_here == "real" and not value.is_integer():
-        return "is no whole number"
-    if kind in ("bool", "bool or null") and value not in (0, 1, None):
-        return "is neither 1 (true) nor 0 (false)"
-    if kind == "bytea" and (kind_here in ("integer", "real") or (kind_here == "text" and b"\\" in value)):
-        return "is neither a blob nor text without a backslash"
-    return None
-
-
-def is_no_text(text: str | None) -> bool:
-    """Tell whether ``text``, as stored() returns it, is none that PostgreSQL can be sent: with a NUL character, or no UTF-8."""
-    return text is not None and ("\0" in text or any("\ud800" <= char <= "\udfff" for char in text))
-
-
 def prepare(lite) -> None:
-    """Give the SQLite connection ``lite`` the functions of its expressions, and tables on disk for Unmatched, before it is used.
-
-    They are in SQLite's own temporary database, a file that it has removed already and nobody else can open.
-    """
+    """Give the SQLite connection ``lite`` the functions of its expressions, before it is used."""
     lite.create_function("as_stored", 4, _as_stored)
     lite.create_function("hash_of", 1, lambda raw: None if raw is None else _hash(raw))
-    lite.execute("PRAGMA temp_store = FILE")
-    lite.execute("CREATE TEMP TABLE here (name TEXT, hash INTEGER, id INTEGER)")
-    lite.execute("CREATE TEMP TABLE there (name TEXT, hash INTEGER, id INTEGER)")
-    lite.execute("CREATE INDEX temp.here_hash ON here (name, hash)")
-    lite.execute("CREATE INDEX temp.there_hash ON there (name, hash)")
-    lite.execute("CREATE TEMP TABLE only_here (name TEXT, key INTEGER, id INTEGER)")
-    lite.execute("CREATE TEMP TABLE only_there (name TEXT, key INTEGER, id INTEGER)")
-    lite.execute("CREATE INDEX temp.only_here_key ON only_here (name, key)")
-    lite.execute("CREATE INDEX temp.only_there_key ON only_there (name, key)")
-
-
-def compare(lite, cursor, table: Table, mine: Sums | None = None) -> Sums:
-    """Compare ``table``; return SQLite's sums, with the rows that only one side has in temp.only_here and temp.only_there.
-
-    ``lite`` is a connection that went through prepare(), ``cursor`` one of PostgreSQL's; each in one transaction. ``mine`` are
-    SQLite's sums where they are known. Memory does not grow with the table.
-    """
-    mine = mine or lite_sums(lite, cursor, table)
-    buckets = mine.differing(server_sums(cursor, table))
-    if buckets:
-        unmatched = Unmatched(lite, table)
-        for rows in lite_rows(lite, cursor, table):
-            unmatched.add("here", rows.of(buckets))
-        with tempfile.TemporaryFile(dir=os.environ.get("SQLITE_TMPDIR")) as stream:
-            server_rows(cursor, table, buckets, stream)
-            stream.seek(0)
-            for rows in received(stream):
-                unmatched.add("there", rows)
-        unmatched.settle(cursor)
-    return mine
 
 
 class Rows:
@@ -283,112 +144,6 @@ def ctid(number: int) -> str:
     return f"({number >> 16},{number & 0xFFFF})"
 
 
-class Unmatched:
-    """Rows of ``table`` that one side has and the other has not been seen to have: at first those of all buckets that differ.
-
-    They come in about the same order from both sides, so few of them wait at a time; those that are too many wait on disk, in
-    the temporary tables of the SQLite connection ``lite``.
-    """
-
-    def __init__(self, lite, table: Table) -> None:
-        self._lite, self._table, self._on_disk = lite, table, False
-        # The id of each hash; of one that several rows have, the others' ids beside it.
-        self._waiting: dict[str, dict[int, int]] = {"here": {}, "there": {}}
-        self._more: dict[str, dict[int, list[int]]] = {"here": {}, "there": {}}
-        self._repeated = {"here": 0, "there": 0}
-
-    def add(self, side: str, rows: Rows) -> None:
-        """Match ``rows`` of one side with those of the other."""
-        other = "there" if side == "here" else "here"
-        mine, theirs, fresh = self._waiting[side], self._waiting[other], dict(zip(rows.hashes, rows.ids))
-        if len(fresh) < len(rows.hashes) or self._more[other] or not mine.keys().isdisjoint(fresh):
-            self._add_one_by_one(side, other, rows)
-        else:  # in C
-            met = fresh.keys() & theirs.keys()
-            for row in met:
-                del theirs[row]
-            mine.update((row, number) for row, number in fresh.items() if row not in met)
-        if len(mine) + self._repeated[side] > _WAITING:
-            self._spill()
-
-    def _add_one_by_one(self, side: str, other: str, rows: Rows) -> None:
-        mine, more, theirs, theirs_more = self._waiting[side], self._more[side], self._waiting[other], self._more[other]
-        for row, number in zip(rows.hashes, rows.ids):
-            if row in theirs_more:
-                theirs_more[row].pop()
-                self._repeated[other] -= 1
-                if not theirs_more[row]:
-                    del theirs_more[row]
-            elif row in theirs:
-                del theirs[row]
-            elif row in mine:
-                more.setdefault(row, []).append(number)
-                self._repeated[side] += 1
-            else:
-                mine[row] = number
-
-    def _left_waiting(self, side: str):
-        """Yield (hash, id) of what waits in memory."""
-        yield from self._waiting[side].items()
-        yield from ((row, number) for row, numbers in self._more[side].items() for number in numbers)
-
-    def _spill(self) -> None:
-        self._on_disk = True
-        for side in ("here", "there"):
-            rows = ((self._table.name, row, number) for row, number in self._left_waiting(side))
-            self._lite.executemany(f"INSERT INTO temp.{side} VALUES (?, ?, ?)", rows)
-            self._waiting[side].clear()
-            self._more[side].clear()
-            self._repeated[side] = 0
-
-    def settle(self, cursor) -> None:
-        """Fill temp.only_here and temp.only_there with what is left.
-
-        A row is ``(name of the table, hash of its key or NULL, id)``, the id as in Rows. Of rows that are equal those count that
-        one side has more of.
-        """
-        lite, table = self._lite, self._table
-        if self._on_disk:
-            self._spill()
-        text = "NULL"
-        if table.key:
-            present = " AND ".join(f"{one.lite} IS NOT NULL" for one in table.keys)
-            text = f"hash_of(CASE WHEN {present} THEN CAST({lite_text(table.keys)} AS BLOB) END)"
-        insert = f"INSERT INTO temp.only_here SELECT ?1, {text}, ?2 FROM {table.source} WHERE t.rowid = ?2"
-        lite.executemany(insert, ((table.name, number) for number in self._left("here", "there")))
-        batches = iter(self._left("there", "here"))
-        while batch := list(itertools.islice(batches, _BATCH_ROWS)):
-            lite.executemany("INSERT INTO temp.only_there VALUES (?, ?, ?)", _with_keys(cursor, table, batch))
-        for side in ("here", "there"):
-            lite.execute(f"DELETE FROM temp.{side} WHERE name = ?", (table.name,))
-
-    def _left(self, mine: str, theirs: str):
-        """Yield the ids of ``mine`` that have no equal among ``theirs``."""
-        yield from (number for _row, number in self._left_waiting(mine))
-        if self._on_disk:
-            query = (
-                "SELECT id FROM (SELECT hash, id, row_number() OVER (PARTITION BY hash ORDER BY id) AS number"
-                f" FROM temp.{mine} WHERE name = ?1) AS mine"
-                f" WHERE number > (SELECT count(*) FROM temp.{theirs} AS theirs WHERE name = ?1 AND theirs.hash = mine.hash)"
-            )
-            for (number,) in self._lite.execute(query, (self._table.name,)):
-                yield number
-
-
-def _with_keys(cursor, table: Table, ids: list[int]) -> list[tuple]:
-    """Return (name of the table, hash of the key or None, id) for PostgreSQL's rows of these ids."""
-    if not table.key:
-        return [(table.name, None, one) for one in ids]
-    present = f"num_nulls({', '.join(map(_sqlite.quoted, table.key))}) = 0"
-    cursor.execute(
-        f"SELECT CASE WHEN {present} THEN {_server_hash(server_text(table.keys))} END, ctid::text"
-        f" FROM public.{_sqlite.quoted(table.name)} WHERE ctid = ANY (%s::tid[])",
-        (list(map(ctid, ids)),),
-    )
-    numbers = {ctid(number): number for number in ids}
-    return [(table.name, key, numbers[place]) for key, place in cursor]
-
-
 def lite_rows(lite, cursor, table: Table, share: Share | None = None):
     """Yield SQLite's rows, all of them or those of ``share``, some Rows after others."""
     found = _lite_rows(lite, cursor, table, share)
@@ -398,7 +153,7 @@ def lite_rows(lite, cursor, table: Table, share: Share | None = None):
 
 def server_rows(cursor, table: Table, buckets: list[int], stream, share: Share | None = None) -> None:
     """Write PostgreSQL's rows in ``buckets`` to ``stream``, for received()."""
-    query = f"SELECT {_server_hash(_server_row(table))} AS hash, ctid FROM {_server_source(table, share)} OFFSET 0"
+    query = f"SELECT {server_hash(_server_row(table))} AS hash, ctid FROM {_server_source(table, share)} OFFSET 0"
     some = ", ".join(str(bucket) for bucket in buckets)
     where = f"WHERE hash & {BUCKETS - 1} IN ({some})" if len(buckets) < BUCKETS else ""
     cursor.copy_expert(f"COPY (SELECT * FROM ({query}) AS rows {where}) TO STDOUT (FORMAT binary)", stream)
@@ -416,7 +171,7 @@ def received(stream):
 def server_sums(cursor, table: Table, share: Share | None = None) -> Sums:
     """Return the sums of PostgreSQL's rows, all of them or those of ``share``."""
     # OFFSET 0 keeps the planner from writing the hash into each place that names it, and computing it again there.
-    query = f"SELECT {_server_hash(_server_row(table))} AS hash FROM {_server_source(table, share)} OFFSET 0"
+    query = f"SELECT {server_hash(_server_row(table))} AS hash FROM {_server_source(table, share)} OFFSET 0"
     cursor.execute(f"SELECT hash & {BUCKETS - 1}, count(*), sum(hash) FROM ({query}) AS rows GROUP BY 1")
     found = Sums()
     for bucket, count, total in cursor:
@@ -532,11 +287,6 @@ def _without_nul(rows, found: Sums | None):
             yield row
 
 
-def lenient(text: bytes) -> str:
-    """Decode SQLite's ``text``, which may be no UTF-8, so that nothing of it is lost."""
-    return text.decode("utf-8", "surrogateescape")
-
-
 def _hash(text: str | bytes) -> int:
     raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.sha256(raw).digest()[:8], "big", signed=True)
@@ -547,7 +297,7 @@ def _batches(rows):
     for row in rows:
         batch.append(row)
         size += sum(len(value) for value in row if isinstance(value, (str, bytes)))
-        if len(batch) == _BATCH_ROWS or size >= _BATCH_SIZE:
+        if len(batch) == BATCH_ROWS or size >= _BATCH_SIZE:
             yield batch
             batch, size = [], 0
     if batch:
@@ -569,7 +319,7 @@ def _by_server(cursor, table: Table, batch: list[tuple]) -> list[tuple]:
         f"CAST({one.takes.format(f'given{place}')} AS text) AS special{place}" for place, one in enumerate(table.special)
     )
     query = (
-        f"SELECT {_server_hash(_concat(['plain', *_special_pieces(count)]))}"
+        f"SELECT {server_hash(_concat(['plain', *_special_pieces(count)]))}"
         f" FROM (SELECT number, plain, {taken} FROM unnest({', '.join(['%s::text[]'] * (count + 1))})"
         f" WITH ORDINALITY AS given({names}, number) OFFSET 0) AS rows ORDER BY number"
     )
@@ -612,7 +362,7 @@ def _special_pieces(count: int) -> list[str]:
     return [piece for place in range(count) for piece in (f"octet_length(special{place})", "':'", f"special{place}")]
 
 
-def _server_hash(text: str) -> str:
+def server_hash(text: str) -> str:
     """Return PostgreSQL's expression for the first 64 bits of the SHA-256 of ``text``, as a bigint."""
     return f"('x' || encode(substr(sha256(convert_to({text}, 'UTF8')), 1, 8), 'hex'))::bit(64)::bigint"
 
@@ -624,7 +374,7 @@ def _concat(pieces: list[str]) -> str:
 
 
 def _lite_piece(one: Column) -> str:
-    name, size = one.lite, (_SIZED.fullmatch(one.type) or {2: None})[2]
+    name, size = one.lite, (SIZED.fullmatch(one.type) or {2: None})[2]
     odd = f"as_stored(CASE typeof({name}) WHEN 'text' THEN CAST({name} AS BLOB) ELSE {name} END, typeof({name}), '{one.kind}'"
     odd += f", {size or 'NULL'})"
     if one.kind == "int":
