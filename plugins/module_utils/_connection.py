@@ -14,7 +14,7 @@ import re
 import sys
 import time
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _attempt, _certificate, _defaults, _pooler
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _attempt, _defaults, _pooler, _tls
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 try:
@@ -85,7 +85,7 @@ _OBSTACLES = {
     errno.EACCES: "Run the task as a user who may enter the folder of the socket, or give login_host.",
 }
 
-# The options of modules that log in as Synapse does; what each keyword is, _libpq knows.
+# The options of modules that log in as Synapse does; what each keyword is, _homeserver.libpq knows.
 AS_SYNAPSE = dict(login_args=dict(type="dict"), login_secrets=dict(type="dict", no_log=True))
 
 
@@ -338,8 +338,8 @@ def _no_connection(libpq: dict, words: str, tried: _attempt.Attempt) -> Refusal:
         remedy = _no_password(libpq)
     elif tried.reached:
         names = _certificate_names(libpq)
-        if names and not _certificate.carries(names, libpq["host"]):
-            return _certificate.refuse_name(libpq["host"], names)
+        if names and not _tls.carries(names, libpq["host"]):
+            return _tls.refuse_name(libpq["host"], names)
         if libpq.get("sslmode") in _ENCRYPTED:
             remedy = "Check ssl_mode, ca_cert, ssl_cert and ssl_key, and whether the server has ssl on."
     else:
@@ -362,7 +362,7 @@ def _certificate_names(libpq: dict) -> list[str]:
     host, port = libpq.get("host") or "", str(libpq.get("port") or 5432)
     if libpq.get("sslmode") != "verify-full" or not port.isdigit() or "," in host or host[:1] in ("", "/", "@"):
         return []
-    return _certificate.presented(host, int(port), libpq.get("sslrootcert"))
+    return _tls.presented(host, int(port), libpq.get("sslrootcert"))
 
 
 def _seen_address(words: str, tried: _attempt.Attempt) -> str:

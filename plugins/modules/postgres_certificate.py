@@ -103,13 +103,13 @@ reason:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _certificate
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _tls
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, told_to
 
 
 def require_possible(params: dict) -> None:
     """Raise Refusal for what cannot be meant."""
-    _certificate.require_names(params["purpose"], params["names"])
+    _tls.require_names(params["purpose"], params["names"])
     if not params["folder"].startswith("/"):
         raise Refusal(f"The folder {params['folder']} is no absolute path.", "Give one that begins with /.")
     if not 0 <= params["renew_days"] < params["days"]:
@@ -133,7 +133,7 @@ def main() -> None:
     params = module.params
     with told_to(module):
         require_possible(params)
-        result = _certificate.present(**params, check_mode=module.check_mode)
+        result = _tls.present(**params, check_mode=module.check_mode)
     module.exit_json(**result)
 
 

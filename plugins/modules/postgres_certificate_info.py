@@ -72,7 +72,7 @@ problems:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _certificate
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _tls
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
 
 
@@ -87,8 +87,8 @@ def main() -> None:
     )
     params = module.params
     with told_to(module):
-        found = _certificate.read(params["certificate"])
-        problems = _certificate.problems(params["certificate"], params["key"], params["names"])
+        found = _tls.read(params["certificate"])
+        problems = _tls.problems(params["certificate"], params["key"], params["names"])
     module.exit_json(changed=False, problems=problems, **found)
 
 

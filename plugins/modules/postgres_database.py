@@ -84,7 +84,8 @@ database:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _database
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import database
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
 
 
@@ -102,7 +103,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
-    step = _database.present if params["state"] == "present" else _database.absent
+    step = database.present if params["state"] == "present" else database.absent
     with told_to(module):
         _connection.require_name("database", params["name"])
         with _connection.session(params, autocommit=True, what="postgres_database") as connection:

@@ -183,7 +183,8 @@ backup_file:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _hba_file
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import hba_file
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
 
 
@@ -192,7 +193,7 @@ def main() -> None:
         argument_spec=_connection.connection_spec(
             path=dict(type="path"),
             content=dict(type="str"),
-            rules=dict(type="list", elements="dict", options=_hba_file.RULE),
+            rules=dict(type="list", elements="dict", options=hba_file.RULE),
             state=dict(type="str", choices=["present", "absent"], default="present"),
             backup=dict(type="bool", default=False),
             allow_managed_file=dict(type="bool", default=False),
@@ -201,9 +202,9 @@ def main() -> None:
         supports_check_mode=True,
     )
     with told_to(module):
-        params = {**module.params, "rules": _hba_file.rules(module.params["rules"] or [], module.params["state"])}
+        params = {**module.params, "rules": hba_file.rules(module.params["rules"] or [], module.params["state"])}
         with _connection.session(params, autocommit=True, what="postgres_hba") as connection, connection.cursor() as cursor:
-            result = _hba_file.step(module, cursor, params, module.check_mode)
+            result = hba_file.step(module, cursor, params, module.check_mode)
     for warning in result.pop("warnings"):
         module.warn(warning)
     module.exit_json(**result)

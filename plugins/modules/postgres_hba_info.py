@@ -106,7 +106,8 @@ explanation:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _hba_server
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import hba_server
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
 
 
@@ -122,9 +123,9 @@ def main() -> None:
     )
     params = module.params
     with told_to(module):
-        _hba_server.require_address(params["address"])
+        hba_server.require_address(params["address"])
         with _connection.session(params, autocommit=True, what="postgres_hba_info") as connection, connection.cursor() as cursor:
-            found = _hba_server.why(cursor, params)
+            found = hba_server.why(cursor, params)
     module.exit_json(changed=False, **found)
 
 

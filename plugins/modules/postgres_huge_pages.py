@@ -141,13 +141,9 @@ import contextlib
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
-    _account,
-    _connection,
-    _huge_pages_host,
-    _settings,
-)
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _account, _connection
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings import huge_pages_host, parameters
 
 
 def main() -> None:
@@ -160,12 +156,12 @@ def main() -> None:
         supports_check_mode=True,
         no_log=True,  # parameters may hold secrets, and the options would be in the host's log
     )
-    module.no_log_values.update(_settings.secrets(module.params["settings"]))
+    module.no_log_values.update(parameters.secrets(module.params["settings"]))
     with told_to(module), contextlib.ExitStack() as stack:
         with _account.acting(_account.named(module.params["account"])):
             session = _connection.session(module.params, autocommit=True, what="postgres_huge_pages", schema=None)
             connection = stack.enter_context(session)
-        result = _huge_pages_host.step(module, connection.cursor())
+        result = huge_pages_host.step(module, connection.cursor())
     module.exit_json(**result)
 
 

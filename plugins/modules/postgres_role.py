@@ -102,7 +102,8 @@ changes:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _role
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import role
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
 
 
@@ -111,19 +112,19 @@ def main() -> None:
         argument_spec=_connection.connection_spec(
             name=dict(type="str", required=True),
             password=dict(type="str", no_log=True),
-            attributes=dict(type="list", elements="str", choices=_role.KEYWORDS, default=_role.LEAST),
+            attributes=dict(type="list", elements="str", choices=role.KEYWORDS, default=role.LEAST),
             connection_limit=dict(type="int"),
             state=dict(type="str", choices=["present", "absent"], default="present"),
         ),
         supports_check_mode=True,
     )
     params = module.params
-    step = _role.present if params["state"] == "present" else _role.absent
+    step = role.present if params["state"] == "present" else role.absent
     with told_to(module):
-        _role.require_possible(params)
+        role.require_possible(params)
         with _connection.session(params, what="postgres_role") as connection, connection.cursor() as cursor:
             result = step(cursor, params, module.check_mode)
-            warnings = [*result.pop("warnings", []), *_role.expired(cursor, params["name"])]
+            warnings = [*result.pop("warnings", []), *role.expired(cursor, params["name"])]
     for warning in warnings:
         module.warn(warning)
     module.exit_json(**result)

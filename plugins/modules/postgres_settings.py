@@ -209,14 +209,9 @@ settings_text:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
-    _connection,
-    _settings,
-    _settings_file,
-    _settings_system,
-    _words,
-)
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _words
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings import alter_system, conf_file, parameters
 
 
 def main() -> None:
@@ -231,10 +226,10 @@ def main() -> None:
         supports_check_mode=True,
         no_log=True,  # parameters may hold secrets, and the options would be in the host's log
     )
-    module.no_log_values.update(_settings.secrets(module.params["settings"]))
+    module.no_log_values.update(parameters.secrets(module.params["settings"]))
     with told_to(module):
         with _connection.session(module.params, autocommit=True, what="postgres_settings", schema=None) as connection:
-            way = _settings_system if module.params["method"] == "alter_system" else _settings_file
+            way = alter_system if module.params["method"] == "alter_system" else conf_file
             result = way.step(module, connection.cursor())
             role, database = _words.identifier(connection.info.user), connection.info.dbname
     for name, place in result["overridden"].items():

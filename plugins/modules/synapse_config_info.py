@@ -135,8 +135,9 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _homeserver, _interpreter, _merged, _started
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _interpreter
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, told_to
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._homeserver import homeserver_yaml, merging, startup
 
 GIVE_FILES = "say in synapse_postgres_config_files which files and folders Synapse reads, in its order"
 
@@ -148,26 +149,26 @@ def same(one: str, other: str) -> bool:
     )
 
 
-def reads(one: _started.Started, path: str) -> bool:
+def reads(one: startup.Started, path: str) -> bool:
     return any(same(path, name) for name in one.files())
 
 
-def main_of(several: list, path: str) -> _started.Started | None:
+def main_of(several: list, path: str) -> startup.Started | None:
     """Return the one of ``several`` that runs Synapse's main process with the file ``path``."""
-    return next((one for one in several if one.app == _started.MAIN and one.config and reads(one, path)), None)
+    return next((one for one in several if one.app == startup.MAIN and one.config and reads(one, path)), None)
 
 
 def to_be_started(params: dict) -> list:
     """Return how Synapse will be started the next time, its workers too; nothing where that is not known."""
     path = params["path"]
     if params["manager"] == "synctl":
-        return [_started.Started(_started.MAIN, [path], [os.path.dirname(path)], unit="synctl")]
-    return _started.units(params["units"]) if params["manager"] == "systemd" else []
+        return [startup.Started(startup.MAIN, [path], [os.path.dirname(path)], unit="synctl")]
+    return startup.units(params["units"]) if params["manager"] == "systemd" else []
 
 
-def require_one_way(params: dict, running: _started.Started | None, later: list) -> None:
+def require_one_way(params: dict, running: startup.Started | None, later: list) -> None:
     """Raise Refusal where the next start of Synapse would read other files than ``path``, or than what runs now."""
-    path, mains = params["path"], [one for one in later if one.app == _started.MAIN and one.config]
+    path, mains = params["path"], [one for one in later if one.app == startup.MAIN and one.config]
     if mains and not main_of(mains, path):
         raise Refusal(
             f"As {mains[0].name} starts it, Synapse reads {', '.join(mains[0].files())}, and {path} is none of them.",
@@ -184,12 +185,12 @@ def require_one_way(params: dict, running: _started.Started | None, later: list)
             )
 
 
-def require_same_database(main: _merged.Merged, workers: list) -> None:
+def require_same_database(main: merging.Merged, workers: list) -> None:
     """Raise Refusal where a worker's configuration names another database than the main process's."""
     for worker in workers:
-        merged = _merged.read(worker.files())
-        told, mains = merged.decides(_homeserver.KEY), main.decides(_homeserver.KEY)
-        if merged.config.get(_homeserver.KEY) == main.config.get(_homeserver.KEY):
+        merged = merging.read(worker.files())
+        told, mains = merged.decides(homeserver_yaml.KEY), main.decides(homeserver_yaml.KEY)
+        if merged.config.get(homeserver_yaml.KEY) == main.config.get(homeserver_yaml.KEY):
             continue
         if told is None or any(same(told, name) for name in main.files):
             raise Refusal(
@@ -202,9 +203,9 @@ def require_same_database(main: _merged.Merged, workers: list) -> None:
         )
 
 
-def sqlite_here(params: dict, section: dict, where: str, main: _started.Started) -> str:
+def sqlite_here(params: dict, section: dict, where: str, main: startup.Started) -> str:
     """Return the path on this host of the SQLite database that the ``section`` of the file ``where`` names; Refusal without."""
-    named, given = _merged.sqlite_path(section, where), params["sqlite_path"]
+    named, given = merging.sqlite_path(section, where), params["sqlite_path"]
     found = given or main.on_host(named)
     if given and not os.path.exists(given):
         raise Refusal(f"synapse_postgres_sqlite_path is {given}, which is not on this host.", "Correct it.")
@@ -228,11 +229,11 @@ def sqlite_here(params: dict, section: dict, where: str, main: _started.Started)
     )
 
 
-def address(main: _started.Started, merged: _merged.Merged, workers: list) -> dict | None:
+def address(main: startup.Started, merged: merging.Merged, workers: list) -> dict | None:
     """Return where Synapse answers: its main process, or where that has no HTTP, one of its workers."""
-    found = _merged.addresses(merged.config)
+    found = merging.addresses(merged.config)
     for worker in workers:
-        found = found or _merged.addresses(_merged.read(worker.files()).config)
+        found = found or merging.addresses(merging.read(worker.files()).config)
     if not found:
         return None
     best = found[0]
@@ -241,7 +242,7 @@ def address(main: _started.Started, merged: _merged.Merged, workers: list) -> di
     return dataclasses.asdict(best)
 
 
-def named(params: dict, main: _started.Started | None) -> tuple[list, str]:
+def named(params: dict, main: startup.Started | None) -> tuple[list, str]:
     """Return the files and folders that Synapse reads, by this host's paths, and what named them."""
     path = params["path"]
     if params["files"]:
@@ -259,22 +260,22 @@ def look(params: dict) -> dict:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return {"exists": False}
-    running, later = _started.processes(path), to_be_started(params)
+    running, later = startup.processes(path), to_be_started(params)
     main = main_of(running, path)
-    workers = [one for one in (running if main else later) if one.app != _started.MAIN and one.config and reads(one, path)]
+    workers = [one for one in (running if main else later) if one.app != startup.MAIN and one.config and reads(one, path)]
     if not params["files"]:
         require_one_way(params, main, later)
     main = main or main_of(later, path)
     paths, by = named(params, main)
-    main = main or _started.Started(_started.MAIN, paths, [])
-    files = [path if same(path, name) else name for name in (_merged.files(paths) if params["files"] else main.files())]
+    main = main or startup.Started(startup.MAIN, paths, [])
+    files = [path if same(path, name) else name for name in (merging.files(paths) if params["files"] else main.files())]
     if path not in files:
         raise Refusal(f"Synapse reads {', '.join(files)}, and {path} is none of them.", "Correct synapse_postgres_config_path.")
-    merged = _merged.read(files)
+    merged = merging.read(files)
     if not params["files"]:
         require_same_database(merged, workers)
-    section = _merged.database(merged, main.database_path)
-    where = merged.decides(_homeserver.KEY) or path
+    section = merging.database(merged, main.database_path)
+    where = merged.decides(homeserver_yaml.KEY) or path
     if where.startswith("/proc/"):
         raise Refusal(
             f"The file that names Synapse's database is none of this host's: {where}.",
@@ -287,7 +288,7 @@ def look(params: dict) -> dict:
         "folders": [name for name in paths if os.path.isdir(name)],
         "found_by": by,
         "section_path": where,
-        "overridden": merged.holders.get(_homeserver.KEY, [])[:-1],
+        "overridden": merged.holders.get(homeserver_yaml.KEY, [])[:-1],
         "engine": section["name"] if section else None,
         "sqlite_named": section["args"].get("database") if on_sqlite else None,
         "sqlite_path": sqlite_here(params, section, where, main) if on_sqlite else None,

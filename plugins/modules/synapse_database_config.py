@@ -352,15 +352,9 @@ import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
-    _files,
-    _homeserver,
-    _interpreter,
-    _libpq,
-    _managed,
-    _words,
-)
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _files, _interpreter, _managed, _words
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, told_to
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._homeserver import homeserver_yaml, libpq
 
 NEW_MODE = 0o640
 
@@ -377,7 +371,7 @@ def read(path: str, layout: str) -> str | None:
         raise Refusal(f"{path} does not exist.", "Check the path; for a file of its own, give layout=drop-in.", missing=True)
     if not os.path.isfile(path):
         raise Refusal(f"{path} is no file.", "Give the path of the file that holds the section.")
-    return _homeserver.read(path)
+    return homeserver_yaml.read(path)
 
 
 def require_writable(folder: str) -> None:
@@ -388,7 +382,7 @@ def require_writable(folder: str) -> None:
 
 def require_ours(module: AnsibleModule, path: str, text: str) -> None:
     """Raise Refusal where another manager writes the file at ``path``, or its section; warn where that is allowed."""
-    found = _managed.manager(path, text) or _managed.block(text, _homeserver.line_of_section(text, path))
+    found = _managed.manager(path, text) or _managed.block(text, homeserver_yaml.line_of_section(text, path))
     if found is None:
         return
     if found.is_final or not module.params["allow_managed_file"]:
@@ -444,7 +438,7 @@ def write(module: AnsibleModule, path: str, text: str, backup: bool) -> str | No
 
 def warn_of_readers(module: AnsibleModule, path: str, section: dict) -> None:
     """Warn when the section holds a secret and everybody may read the file: its mode is the administrator's to change."""
-    secret = _libpq.SECRETS.intersection(section["args"])
+    secret = libpq.SECRETS.intersection(section["args"])
     if secret and os.path.exists(path) and os.stat(path).st_mode & stat.S_IROTH:
         module.warn(
             f"Every user of the host may read {path}, which holds a password. Give it to the group that Synapse runs as "
@@ -465,40 +459,40 @@ def step(module: AnsibleModule, params: dict) -> dict:
     """Bring the section to its wished state; return the module's result."""
     path = os.path.realpath(params["path"])
     text = read(path, params["layout"])
-    present = _homeserver.section(text or "", path)
-    others = [str(key) for key in _homeserver.parse(text or "", path) if key != _homeserver.KEY]
+    present = homeserver_yaml.section(text or "", path)
+    others = [str(key) for key in homeserver_yaml.parse(text or "", path) if key != homeserver_yaml.KEY]
     if params["layout"] == "drop-in" and others:
         raise Refusal(
             f"{path} holds other keys than database: {', '.join(others)}.",
             "Give layout=section to edit the section in it, or another path.",
         )
-    wished = _homeserver.wished_section(
+    wished = homeserver_yaml.wished_section(
         present, params["args"], params["pool"], params["keepalives"], params["allow_unsafe_locale"]
     )
     result = {
         "changed": present != wished,
         "path": params["path"],
-        "before": _homeserver.masked(present),
-        "after": _homeserver.masked(wished, present),
+        "before": homeserver_yaml.masked(present),
+        "after": homeserver_yaml.masked(wished, present),
         "diff": {
             "before_header": params["path"],
             "after_header": params["path"],
-            "before": _homeserver.dumped(_homeserver.masked(present)),
-            "after": _homeserver.dumped(_homeserver.masked(wished, present)),
+            "before": homeserver_yaml.dumped(homeserver_yaml.masked(present)),
+            "after": homeserver_yaml.dumped(homeserver_yaml.masked(wished, present)),
         },
     }
     if result["changed"]:
         if text is not None:
             require_ours(module, path, text)
-            _homeserver.require_meant(text, wished, path)
-        new = _homeserver.replace(text or "", wished, path)
+            homeserver_yaml.require_meant(text, wished, path)
+        new = homeserver_yaml.replace(text or "", wished, path)
         if text is not None:
             require_replaceable(path)
         if not module.check_mode:
             copy = write(module, path, new, params["backup"])
             result.update({"backup_file": copy} if copy else {})
             text = new
-    left = _homeserver.leftovers(text or "", path)
+    left = homeserver_yaml.leftovers(text or "", path)
     if left:
         module.warn(left)
     if not module.check_mode:
@@ -510,7 +504,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec=dict(
             path=dict(type="path", required=True),
-            args=dict(type="dict", required=True, options=_libpq.KEYWORDS),
+            args=dict(type="dict", required=True, options=libpq.KEYWORDS),
             pool=dict(
                 type="dict",
                 apply_defaults=True,

@@ -155,15 +155,11 @@ denied:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
-    _connection,
-    _database,
-    _defaults,
-    _homeserver,
-    _ownership,
-    _routine,
-)
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _defaults
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import database, ownership
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, told_to
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._homeserver import homeserver_yaml
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import synapse_port_db
 
 # Where Synapse finds its tables, and where it makes them while there are none.
 _SCHEMA = """
@@ -181,24 +177,24 @@ SELECT 1 FROM pg_catalog.pg_tables WHERE (schemaname, tablename) = (%s, 'schema_
 
 def problems(cursor, allow_unsafe_locale: bool) -> dict:
     """Return what is wrong with the connected database for the connected role, as ``{problems, remedies, warnings}``."""
-    locale, warnings = _database.doubted(cursor, allow_unsafe_locale)
+    locale, warnings = database.doubted(cursor, allow_unsafe_locale)
     cursor.execute("SELECT current_user")
     role = cursor.fetchone()[0]
-    foreign, remedies = _ownership.problems(cursor, role, every=False)
-    again = [_database.way_out(cursor, cursor.connection.info.dbname)] if locale else []
-    return {"problems": locale + foreign, "remedies": again + remedies, "warnings": warnings + _ownership.beside(cursor, role)}
+    foreign, remedies = ownership.problems(cursor, role, every=False)
+    again = [database.way_out(cursor, cursor.connection.info.dbname)] if locale else []
+    return {"problems": locale + foreign, "remedies": again + remedies, "warnings": warnings + ownership.beside(cursor, role)}
 
 
 def look(connection, cursor, allow_unsafe_locale: bool) -> dict:
     """Return what the module tells about the connected database."""
-    database = _database.find(cursor, connection.info.dbname)
-    tables = _database.tables(cursor)
+    facts = database.find(cursor, connection.info.dbname)
+    tables = database.tables(cursor)
     found = problems(cursor, allow_unsafe_locale)
     schema, schema_version = _defaults.by_own_path(cursor, _SCHEMA), None
     cursor.execute(_READABLE, (schema,))
     if cursor.fetchone():
-        name = _database.sql.Identifier(schema, "schema_version")
-        cursor.execute(_database.sql.SQL("SELECT max(version) FROM {}").format(name))
+        name = database.sql.Identifier(schema, "schema_version")
+        cursor.execute(database.sql.SQL("SELECT max(version) FROM {}").format(name))
         schema_version = cursor.fetchone()[0]
     cursor.execute(
         "SELECT count(*) FROM pg_stat_activity"
@@ -208,25 +204,25 @@ def look(connection, cursor, allow_unsafe_locale: bool) -> dict:
         "sessions": cursor.fetchone()[0],
         "server_version": connection.server_version,
         "psycopg2_version": _connection.psycopg2.__version__,
-        "database": database,
+        "database": facts,
         **found,
         "tables": len(tables),
         "schema_version": schema_version,
         "schema": schema,
-        "schemas": _database.homes(cursor),
-        "identity": _database.identity(cursor),
-        "space": _database.space(cursor),
+        "schemas": database.homes(cursor),
+        "identity": database.identity(cursor),
+        "space": database.space(cursor),
     }
 
 
 def is_same(config: str, identity: dict) -> bool | None:
     """Tell whether the file ``config`` of Synapse's leads to the database of this ``identity``; None where it leads nowhere."""
     try:
-        section = _homeserver.parse(_homeserver.read(config), config).get("database")
+        section = homeserver_yaml.parse(homeserver_yaml.read(config), config).get("database")
         if not isinstance(section, dict) or section.get("name") != "psycopg2" or not isinstance(section.get("args"), dict):
             return False
-        with _connection.connected(_routine.connection_keywords({"database": section})) as other, other.cursor() as cursor:
-            return _database.are_same(identity, _database.identity(cursor))
+        with _connection.connected(synapse_port_db.connection_keywords({"database": section})) as other, other.cursor() as cursor:
+            return database.are_same(identity, database.identity(cursor))
     except (Refusal, OSError):  # the role may log in without being let read the file
         return None
 

@@ -136,8 +136,10 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _interpreter, _names, _port, _synapse
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _interpreter
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, told_to
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import port, synapse_rules
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import paths
 
 
 def main() -> None:
@@ -145,7 +147,7 @@ def main() -> None:
         argument_spec=dict(
             sqlite_database=dict(type="path", required=True),
             config=dict(type="list", elements="path", required=True),
-            **_synapse.CALLED,
+            **synapse_rules.CALLED,
             drain_background_updates=dict(type="bool", default=False),
             engine=dict(type="str", choices=["copy", "synapse"], default="copy"),
             batch_size=dict(type="int"),
@@ -157,7 +159,7 @@ def main() -> None:
     )
     # Where Synapse runs in a container, only the path as it was given is the same there.
     followed = [] if module.params["command"] else ["sqlite_database"]
-    with told_to(module), _names.resolved(module.params, *followed) as params:
+    with told_to(module), paths.resolved(module.params, *followed) as params:
         _interpreter.need({"yaml": "PyYAML", "psycopg2": "psycopg2"}, params["synapse_python"])
         if params["batch_size"] is not None and params["batch_size"] < 1:
             raise Refusal(f"A batch of {params['batch_size']} rows carries nothing.", "Give a batch_size of 1 or more.")
@@ -166,7 +168,7 @@ def main() -> None:
                 f"{params['sqlite_database']} is a link, which may lead elsewhere where the command runs.",
                 "Give the path of the file itself.",
             )
-        result = _port.port(params, module.check_mode)
+        result = port.port(params, module.check_mode)
         if result.get("engine", params["engine"]) != params["engine"]:
             module.warn("The engine copy does not know the port routine of this Synapse; Synapse's own carried the rows over.")
     module.exit_json(**result)

@@ -165,8 +165,9 @@ sizes:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _interpreter, _preflight, _synapse
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _interpreter
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import preflight, synapse_rules
 
 
 def main() -> None:
@@ -178,7 +179,7 @@ def main() -> None:
             allow_unsafe_locale=dict(type="bool", default=False),
             space=dict(type="dict"),
             folder=dict(type="path", required=True),
-            **_synapse.CALLED,
+            **synapse_rules.CALLED,
             drain_background_updates=dict(type="bool", default=False),
             engine=dict(type="str", choices=["copy", "synapse"], default="copy"),
         ),
@@ -189,7 +190,7 @@ def main() -> None:
     )
     with told_to(module):
         _interpreter.need({"yaml": "PyYAML", "psycopg2": "psycopg2"}, module.params["synapse_python"])
-        found = _preflight.look(module.params)
+        found = preflight.look(module.params)
     module.exit_json(changed=False, **found)
 
 

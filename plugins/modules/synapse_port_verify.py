@@ -137,8 +137,10 @@ carried:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _interpreter, _names, _verify
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _interpreter
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import verify
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import paths
 
 
 def main() -> None:
@@ -152,9 +154,9 @@ def main() -> None:
         ),
         supports_check_mode=True,
     )
-    with told_to(module), _names.resolved(module.params, "sqlite_database") as params:
+    with told_to(module), paths.resolved(module.params, "sqlite_database") as params:
         _interpreter.need({"psycopg2": "psycopg2"}, params["synapse_python"])
-        result = _verify.verify(params, module.check_mode)
+        result = verify.verify(params, module.check_mode)
     module.exit_json(**result)
 
 

@@ -60,8 +60,10 @@ unknown:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _ownership, _sequences
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import ownership
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import sequences
 
 
 def main() -> None:
@@ -72,9 +74,9 @@ def main() -> None:
     with told_to(module):
         with _connection.session(module.params, autocommit=True, what="synapse_sequences") as connection:
             with connection.cursor() as cursor:
-                _sequences.require_synapses(cursor)
-                _ownership.require_own(cursor, every=False)
-                result = _sequences.mend(cursor, module.check_mode)
+                sequences.require_synapses(cursor)
+                ownership.require_own(cursor, every=False)
+                result = sequences.mend(cursor, module.check_mode)
     for name in result["unknown"]:
         module.warn(f"Nothing is known of the sequence {name}; it was left as it is.")
     moved = result["sequences"].items()

@@ -84,18 +84,18 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _names, _sqlite
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import file, paths
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec=dict(path=dict(type="path", required=True)), supports_check_mode=True)
-    with told_to(module), _names.resolved(module.params, "path") as params:
+    with told_to(module), paths.resolved(module.params, "path") as params:
         path = params["path"]
         if not os.path.lexists(module.params["path"]) and not os.path.lexists(path):
             module.exit_json(changed=False, exists=False)
-        facts = _sqlite.inspect(path)
-        problems = [f"{found} {remedy}" for found, remedy in _sqlite.unfit_to_move(path, facts)]
+        facts = file.inspect(path)
+        problems = [f"{found} {remedy}" for found, remedy in file.unfit_to_move(path, facts)]
     module.exit_json(changed=False, exists=True, file=path, problems=problems, **facts)
 
 

@@ -86,19 +86,19 @@ import shutil
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _names, _snapshot, _sqlite
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, told_to
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import file, paths, snapshot
 
 
 def require_another(src: str, dest: str) -> None:
     """Raise Refusal when the copy would be written over the source, what SQLite keeps beside it, or what is no database."""
     if dest == src or (os.path.exists(dest) and os.path.samefile(src, dest)):
         raise Refusal(f"The source and the copy are the same file, {src}.", "Give another dest.")
-    if dest in (f"{src}{suffix}" for suffix in _sqlite.SIDE_FILES):
+    if dest in (f"{src}{suffix}" for suffix in file.SIDE_FILES):
         raise Refusal(f"{dest} is SQLite's own, beside {src}.", "Give another dest.")
     if os.path.isfile(dest) and os.path.getsize(dest):
         with open(dest, "rb") as stream:
-            if stream.read(len(_sqlite.MAGIC)) != _sqlite.MAGIC:
+            if stream.read(len(file.MAGIC)) != file.MAGIC:
                 raise Refusal(f"{dest} is there, and is no copy of a SQLite database.", "Give another dest, or remove it.")
 
 
@@ -107,7 +107,7 @@ def require_room(size: int, dest: str) -> None:
     folder = os.path.dirname(dest)
     if not os.path.isabs(dest) or not os.path.isdir(folder):
         raise Refusal(f"The folder of the copy, {folder or dest}, does not exist.", "Make it, with mode 0700, or choose another.")
-    free = shutil.disk_usage(folder).free + _snapshot.held(dest)
+    free = shutil.disk_usage(folder).free + snapshot.held(dest)
     if free < size:
         raise Refusal(
             f"The copy needs {size >> 20} MiB, and the file system of {folder} has {free >> 20} MiB left.",
@@ -125,17 +125,17 @@ def main() -> None:
         supports_check_mode=True,
     )
     given = module.params["dest"]
-    with told_to(module), _names.resolved(module.params, "src", "dest") as params:
+    with told_to(module), paths.resolved(module.params, "src", "dest") as params:
         src, dest = params["src"], params["dest"]
-        source = _sqlite.inspect(src)
+        source = file.inspect(src)
         require_another(src, dest)
-        _names.require_one(src)
-        require_room(source["size"] + _sqlite.log_size(src), dest)
+        paths.require_one(src)
+        require_room(source["size"] + file.log_size(src), dest)
         if params["alone"]:
-            _sqlite.require_closed(src)
+            file.require_closed(src)
         there = os.path.exists(dest)
-        pages = None if module.check_mode else _snapshot.make(src, dest)
-        changed = not _snapshot.is_copy(src, dest) if module.check_mode else pages is not None
+        pages = None if module.check_mode else snapshot.make(src, dest)
+        changed = not snapshot.is_copy(src, dest) if module.check_mode else pages is not None
     before = {"path": given, "state": "an older copy" if there else "absent"}
     after = {"path": given, "state": f"a copy of {src}"} if changed else before
     module.exit_json(changed=changed, source=source, dest=given, pages=pages, diff={"before": before, "after": after})

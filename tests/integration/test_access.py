@@ -12,7 +12,7 @@ import subprocess
 import psycopg2
 import pytest
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _certificate
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _tls
 from support import clusters, modules, needs
 from support.link import Link
 
@@ -204,7 +204,7 @@ def test_a_renewed_certificate_is_shown_once_it_is_set(server, certificates, run
         assert before and applied["changed"] and not applied["restart_required"]
         with comes(server, **how) as after:
             assert after
-    assert "new.example.org" in _certificate.presented("127.0.0.1", server.port, certificates["ca"])
+    assert "new.example.org" in _tls.presented("127.0.0.1", server.port, certificates["ca"])
     assert not run("postgres_certificate", renewed)["changed"]
 
 

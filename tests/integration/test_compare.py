@@ -10,7 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _compare, _sqlite
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare import unmatched
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.table import Column, Table
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._words import identifier
 
 # Name of a column -> its type on PostgreSQL. On SQLite none has a type, so that it takes whatever comes.
 TYPES = {
@@ -67,15 +69,15 @@ class Pair:
         self.there = cluster.connect()
         self.there.autocommit = False
         self.cursor = self.there.cursor()
-        definitions = ", ".join(f"{_sqlite.quoted(name)} {kind}" for name, kind in TYPES.items())
+        definitions = ", ".join(f"{identifier(name)} {kind}" for name, kind in TYPES.items())
         self.cursor.execute("DROP TABLE IF EXISTS public.both")
         self.cursor.execute(f"CREATE TABLE public.both ({definitions})")
         self.there.commit()
         self.here = sqlite3.connect(":memory:", isolation_level=None)
-        self.here.execute(f"CREATE TABLE both ({', '.join(map(_sqlite.quoted, TYPES))})")
-        _compare.prepare(self.here)
-        columns = [_compare.column(name, f"t.{_sqlite.quoted(name)}", kind, name == "flag") for name, kind in TYPES.items()]
-        self.table = _compare.Table("both", "both AS t", tuple(columns))
+        self.here.execute(f"CREATE TABLE both ({', '.join(map(identifier, TYPES))})")
+        unmatched.prepare(self.here)
+        columns = [Column.of(name, f"t.{identifier(name)}", kind, name == "flag") for name, kind in TYPES.items()]
+        self.table = Table("both", "both AS t", tuple(columns))
 
     def put_here(self, *rows: dict) -> None:
         marks = ", ".join("?" * len(TYPES))
@@ -90,7 +92,7 @@ class Pair:
 
     def only(self) -> tuple[list, int]:
         """Return the row ids that only SQLite has and the number of rows that only PostgreSQL has; empty both."""
-        found = _compare.compare(self.here, self.cursor, self.table)
+        found = unmatched.compare(self.here, self.cursor, self.table)
         ids = [row[0] for row in self.here.execute("SELECT id FROM temp.only_here ORDER BY 1")]
         more = self.here.execute("SELECT count(*) FROM temp.only_there").fetchone()[0]
         self.rows, self.dropped = found.rows, found.dropped
@@ -130,7 +132,7 @@ def test_one_changed_value_is_found(pair, name, data):
     row = data.draw(st.fixed_dictionaries(VALUES))
     other = {**row, name: data.draw(VALUES[name])}
     pair.put_there(row, other)
-    pair.cursor.execute(f"SELECT count(DISTINCT coalesce({_sqlite.quoted(name)}::text, '(none)')) FROM public.both")
+    pair.cursor.execute(f"SELECT count(DISTINCT coalesce({identifier(name)}::text, '(none)')) FROM public.both")
     differs = pair.cursor.fetchone()[0] == 2
     pair.there.rollback()
     pair.put_here({}, row, {})
@@ -208,4 +210,4 @@ def test_a_server_that_goes_away_is_said_and_not_waited_for(pair, cluster):
     with contextlib.closing(cluster.connect()) as connection, connection.cursor() as cursor:
         cluster.rows("SELECT pg_terminate_backend(%s)", connection.info.backend_pid)
         with pytest.raises(psycopg2.Error):
-            _compare.compare(pair.here, cursor, pair.table)
+            unmatched.compare(pair.here, cursor, pair.table)

@@ -16,7 +16,8 @@ import subprocess
 import psycopg2
 import pytest
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _hba_match, _hba_server
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import hba_match, hba_server
 from support import link
 
 FILES = 30
@@ -78,7 +79,7 @@ class Door:
             assert cursor.fetchall() == [], text
             assert _connection.reload(cursor)
 
-    def knock(self, connection: _hba_match.Connection, password: str) -> tuple[str, int] | str:
+    def knock(self, connection: hba_match.Connection, password: str) -> tuple[str, int] | str:
         """Log in; return the file and the number of the line that decided, or reject, none or trust where it is not told."""
         log = self.cluster.folder / "log"
         start, words = log.stat().st_size, ""
@@ -169,17 +170,15 @@ def files(chance: random.Random, includes: bool) -> dict[str, str]:
     return {**found, "pg_hba.conf": ADMIN + "".join(lines)}
 
 
-def someone(chance: random.Random, kinds: list[str], networks) -> _hba_match.Connection:
+def someone(chance: random.Random, kinds: list[str], networks) -> hba_match.Connection:
     kind = chance.choice(kinds)
     address = "" if kind == "socket" else chance.choice(SOURCES)
-    return _hba_match.Connection(
-        kind, chance.choice(DATABASES), chance.choice(USERS), address=address, name="", networks=networks
-    )
+    return hba_match.Connection(kind, chance.choice(DATABASES), chance.choice(USERS), address=address, name="", networks=networks)
 
 
 def test_our_first_match_is_the_servers(door):
     told: dict[str, int] = dict.fromkeys(["line", "reject", "none", "trust"], 0)
-    networks = _hba_server.networks()
+    networks = hba_server.networks()
     for number in range(FILES):
         chance = random.Random(f"{number} {door.cluster.major}")
         texts = files(chance, door.cluster.major >= 16)
@@ -196,11 +195,11 @@ def test_our_first_match_is_the_servers(door):
     assert sum(told.values()) > 300 and told["line"] > 100 and min(told["reject"], told["none"]) > 5, told
 
 
-def expected(cursor, door: Door, connection: _hba_match.Connection):
+def expected(cursor, door: Door, connection: hba_match.Connection):
     """Return the entry that decides by our reading, and what knock() must then return."""
-    connection = dataclasses.replace(connection, roles=_hba_server.roles(cursor, connection.user))
-    entries = _hba_match.entries(str(door.folder / "pg_hba.conf"), _hba_server.files(cursor))
-    entry = _hba_match.decides(entries, connection, _hba_server.searcher(cursor))
+    connection = dataclasses.replace(connection, roles=hba_server.roles(cursor, connection.user))
+    entries = hba_match.entries(str(door.folder / "pg_hba.conf"), hba_server.files(cursor))
+    entry = hba_match.decides(entries, connection, hba_server.searcher(cursor))
     if entry is None:
         return None, "none"
     assert entry.sure
@@ -213,18 +212,18 @@ def expected(cursor, door: Door, connection: _hba_match.Connection):
 
 def test_a_host_name_counts_when_it_leads_to_the_client_and_back(door):
     """Where nobody knows the client's name, the line is one that may have decided."""
-    name = _hba_server.client_name("127.0.0.1")
+    name = hba_server.client_name("127.0.0.1")
     assert name, "this machine has no name for its loopback address, as in /etc/hosts"
     door.load(ADMIN + f"host all eve {name.upper()} md5\nhost all all .example.org reject\nhost all ann 127.0.0.1/32 md5\n")
-    ann, eve = (_hba_match.Connection("plain", "ann", user, address="127.0.0.1") for user in ("ann", "eve"))
+    ann, eve = (hba_match.Connection("plain", "ann", user, address="127.0.0.1") for user in ("ann", "eve"))
     with contextlib.closing(door.cluster.connect()) as admin, admin.cursor() as cursor:
         for connection, line_number in ((eve, 2), (ann, 4)):
             told = expected(cursor, door, dataclasses.replace(connection, name=name))[1]
             assert told == door.knock(connection, "secret") == (str(door.folder / "pg_hba.conf"), line_number)
-        entries = _hba_match.entries(str(door.folder / "pg_hba.conf"), _hba_server.files(cursor))
-        unsure = _hba_match.decides(entries, eve, _hba_server.searcher(cursor))
+        entries = hba_match.entries(str(door.folder / "pg_hba.conf"), hba_server.files(cursor))
+        unsure = hba_match.decides(entries, eve, hba_server.searcher(cursor))
     assert (unsure.line.number, unsure.sure) == (2, False)
 
 
 def test_this_hosts_own_addresses():
-    assert "127.0.0.1/8" in map(str, _hba_server.networks())
+    assert "127.0.0.1/8" in map(str, hba_server.networks())

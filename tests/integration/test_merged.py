@@ -4,7 +4,7 @@
 import json
 import subprocess
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _merged
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._homeserver import merging
 from support import synapse
 
 # Synapse's own answer: the files, and what they come to.
@@ -49,7 +49,7 @@ def test_files_are_found_and_merged_as_by_synapse(tmp_path):
         paths = [str(tmp_path / name) for name in names]
         done = subprocess.run([synapse.PYTHON, "-c", _SYNAPSE, *paths], capture_output=True, text=True, check=True)
         files, config = json.loads(done.stdout)
-        found = _merged.read(paths)
+        found = merging.read(paths)
         assert [found.files, found.config] == [[str(tmp_path / name) if name in names else name for name in files], config]
-        holders = {key: [path for path in files if key in _merged.read([path]).config] for key in config}
+        holders = {key: [path for path in files if key in merging.read([path]).config] for key in config}
         assert found.holders == holders

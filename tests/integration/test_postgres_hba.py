@@ -10,7 +10,9 @@ import time
 import psycopg2
 import pytest
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _hba, _hba_file
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import hba_file
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.hba import parse
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 ADMIN = "host all admin 127.0.0.1/32 scram-sha-256\n"
@@ -322,11 +324,11 @@ def test_a_file_that_is_not_the_servers_is_recognised(hba):
     hba.load((ADMIN + IDENT).encode())
     path = str(hba.path.resolve())
     with contextlib.closing(hba.cluster.connect()) as connection, connection.cursor() as cursor:
-        rows = _hba_file.server_rows(cursor)
-    _hba_file.require_same_file(rows, path, ADMIN + IDENT, "here")
+        rows = hba_file.server_rows(cursor)
+    hba_file.require_same_file(rows, path, ADMIN + IDENT, "here")
     for text in (ADMIN, ADMIN + IDENT + LINE, "\n" + ADMIN + IDENT, (ADMIN + IDENT).replace("ident", "md5")):
         with pytest.raises(Refusal, match="the server's own host"):
-            _hba_file.require_same_file(rows, path, text, "here")
+            hba_file.require_same_file(rows, path, text, "here")
 
 
 def test_a_file_of_somebody_elses_would_change_hands_and_is_refused():
@@ -335,11 +337,11 @@ def test_a_file_of_somebody_elses_would_change_hands_and_is_refused():
         os.seteuid(65534)
     try:
         with pytest.raises(Refusal, match="belongs to the user with the number 0"):
-            _hba_file.require_owner("/etc/passwd")
+            hba_file.require_owner("/etc/passwd")
     finally:
         if root:
             os.seteuid(0)
-    _hba_file.require_owner(__file__)
+    hba_file.require_owner(__file__)
 
 
 # What the columns may hold, written in every way that the manual's section 21.1 and hba.c allow.
@@ -373,7 +375,7 @@ def test_our_reading_of_a_file_is_the_servers(hba, newline):
     query = "SELECT line_number, type, database, user_name, address, netmask, auth_method, error FROM pg_hba_file_rules"
     theirs = hba.cluster.rows(query)
     assert [row for row in theirs if row[7]] == []
-    assert [row[:7] for row in theirs] == [read(line) for line in _hba.parse(text) if line.fields]
+    assert [row[:7] for row in theirs] == [read(line) for line in parse(text) if line.fields]
 
 
 def read(line) -> tuple:

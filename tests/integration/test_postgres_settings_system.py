@@ -6,7 +6,7 @@ import contextlib
 import psycopg2
 import pytest
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _settings, _settings_system
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings import alter_system, parameters
 from support import clusters
 
 LOGIN = {"login_user": "granted", "login_password": "granted"}
@@ -208,7 +208,7 @@ def test_every_text_is_stored_as_it_is_meant(cluster, apply):
     """The lists that the server writes with quotes are those that we know, and our statement for any text is taken whole."""
     quoted = set()
     with contextlib.closing(cluster.connect()) as connection, connection.cursor() as cursor:
-        known = _settings.parameters(cursor)
+        known = parameters.parameters(cursor)
         for row in known.values():
             if row["vartype"] != "string" or row["context"] == "internal":
                 continue
@@ -217,11 +217,11 @@ def test_every_text_is_stored_as_it_is_meant(cluster, apply):
                 quoted.update(row["name"] for line in auto(cluster) if line == f"{row['name']} = '\"iso, dmy\"'")
         try:
             for name in sorted(quoted):
-                cursor.execute(_settings_system._statement(name, 'one, "Two, 2" ,three'))
+                cursor.execute(alter_system._statement(name, 'one, "Two, 2" ,three'))
                 assert f"{name} = 'one, \"Two, 2\", three'" in auto(cluster)
         finally:
             cursor.execute("ALTER SYSTEM RESET ALL")
-    assert quoted == {name for name in _settings.LISTS if name in known}
+    assert quoted == {name for name in parameters.LISTS if name in known}
 
 
 def test_what_other_files_have_larger_stays(cluster, apply, granted):

@@ -13,7 +13,9 @@ import psycopg2
 import pytest
 import yaml
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _preflight, _rights, _sqlite
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import privileges
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import preflight
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import file
 from support import clusters, commands, needs, sqlite
 
 CONFIG = "synapse_database_config"
@@ -432,10 +434,10 @@ def test_a_role_whose_password_has_expired_is_told_where_it_is_made(any_cluster,
 
 def unfit(cluster, name) -> list[dict]:
     """Return the problems that a move would have with the database ``name``, as Synapse's role finds them."""
-    report = _preflight.Report()
+    report = preflight.Report()
     with contextlib.closing(cluster.connect(dbname=name, user="matrix-synapse", password="secret")) as connection:
         with connection.cursor() as cursor:
-            _preflight._database_fit(report, cursor, name, {"database": {}})
+            preflight._database_fit(report, cursor, name, {"database": {}})
     return report.problems
 
 
@@ -463,20 +465,20 @@ def test_alter_database_was_the_remedy_for_a_dropped_schema(any_cluster, databas
 def test_a_sqlite_database_is_made_fit_to_move_by_the_command_that_is_told(run, conf):
     path = conf.with_name("homeserver.db")
     sqlite.homeserver(path, auto_vacuum=True)
-    facts = _sqlite.inspect(str(path))
-    ((found, remedy),) = _sqlite.unfit_to_move(str(path), facts)
+    facts = file.inspect(str(path))
+    ((found, remedy),) = file.unfit_to_move(str(path), facts)
     assert "auto_vacuum" in found
     commands.run(remedy)
-    assert _sqlite.unfit_to_move(str(path), _sqlite.inspect(str(path))) == []
+    assert file.unfit_to_move(str(path), file.inspect(str(path))) == []
 
 
 def test_a_journal_that_keeps_synapse_from_writing_is_changed(conf):
     path = conf.with_name("homeserver.db")
     sqlite.homeserver(path, wal=False)
-    report = _preflight.Report()
-    _preflight._file(report, str(path), _sqlite.inspect(str(path)), False)
+    report = preflight.Report()
+    preflight._file(report, str(path), file.inspect(str(path)), False)
     commands.run(report.notes[0]["remedy"])
-    assert _sqlite.inspect(str(path))["journal_mode"] == "wal"
+    assert file.inspect(str(path))["journal_mode"] == "wal"
 
 
 def test_rights_that_the_task_may_not_take_away_are_taken_by_the_commands_that_are_told(any_cluster, database):
@@ -487,12 +489,12 @@ def test_rights_that_the_task_may_not_take_away_are_taken_by_the_commands_that_a
     login = {**any_cluster.login, "login_user": "matrix-synapse", "login_password": "secret", "name": database}
     with contextlib.closing(any_cluster.connect(user="matrix-synapse", password="secret", dbname=database)) as connection:
         with connection.cursor() as cursor:
-            before = _rights.present(cursor, {**login, "user": "matrix-synapse"}, True)
+            before = privileges.present(cursor, {**login, "user": "matrix-synapse"}, True)
             for warning in before["warnings"]:
                 commands.run(warning, any_cluster, database)
-            after = _rights.present(cursor, {**login, "user": "matrix-synapse"}, True)
+            after = privileges.present(cursor, {**login, "user": "matrix-synapse"}, True)
     assert len(before["warnings"]) == 2 and after["warnings"] == []
-    assert after["rights"] == {"everybody": [], "owner": [_rights.CREATE]}
+    assert after["rights"] == {"everybody": [], "owner": [privileges.CREATE]}
 
 
 @pytest.fixture

@@ -5,8 +5,9 @@ import contextlib
 
 import pytest
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _move
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import record
 from support import commands
 
 NAME = 'matrix "synapse'
@@ -45,7 +46,7 @@ def test_a_role_of_another_schema_works_in_public_by_what_is_told(any_cluster, l
     entry = {"dbname": NAME, "user": NAME, "password": "secret"}
     with contextlib.closing(any_cluster.connect(**entry)) as connection, connection.cursor() as cursor:
         with pytest.raises(Refusal) as refused:
-            _move.require_home(cursor)
+            record.require_home(cursor)
     commands.run(refused.value.remedy, any_cluster)
     with contextlib.closing(any_cluster.connect(**entry)) as connection, connection.cursor() as cursor:
-        _move.require_home(cursor)
+        record.require_home(cursor)

@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _preflight, _sqlite
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import preflight
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import file
 from support import commands, sqlite
 from support import move as moves
 
@@ -72,15 +73,15 @@ def test_a_transaction_that_was_cut_off_is_taken_back_by_the_command_that_is_tol
     sqlite.homeserver(path, wal=False)
     subprocess.run([sys.executable, "-c", _CUT_OFF, path], check=False)
     with pytest.raises(Refusal, match="was cut off") as refused:
-        _sqlite.inspect(str(path))
+        file.inspect(str(path))
     commands.run(refused.value.remedy)
-    assert _sqlite.inspect(str(path))["users"] == 2
+    assert file.inspect(str(path))["users"] == 2
 
 
 def test_names_of_files_tables_and_columns_are_quoted_in_a_command_for_sqlite(tmp_path):
     path = tmp_path / 'it\'s; a "file".db'
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.executescript('CREATE TABLE "a""b\'c" ("x y"); INSERT INTO "a""b\'c" VALUES (1), (2), (3)')
-        commands.run(_preflight._mend(str(path), "a\"b'c", ["x y"], [1, 3]))
-        commands.run(_preflight._deletion(str(path), "a\"b'c", [1, 3], 2))
+        commands.run(preflight._mend(str(path), "a\"b'c", ["x y"], [1, 3]))
+        commands.run(preflight._deletion(str(path), "a\"b'c", [1, 3], 2))
         assert connection.execute('SELECT "x y" FROM "a""b\'c"').fetchall() == [(2,)]

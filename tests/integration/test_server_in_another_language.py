@@ -7,7 +7,8 @@ import socket
 
 import pytest
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _attempt, _connection, _role
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _attempt, _connection
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.role import present
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 from support import clusters, languages
 
@@ -117,7 +118,7 @@ def set_password(server, name: str, password: str, check: bool = False) -> dict:
         "connection_limit": None,
     }
     with _connection.session(params) as connection, connection.cursor() as cursor:
-        return _role.present(cursor, params, check)
+        return present(cursor, params, check)
 
 
 @pytest.mark.parametrize("name", ["synapse", "sleeper", "limited"])

@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""_shares against a real server: kept sums are what they would be if they were worked out anew, whatever was done meanwhile."""
+"""shares against a real server: kept sums are what they would be if they were worked out anew, whatever was done meanwhile."""
 
 import os
 import random
@@ -7,7 +7,9 @@ import sqlite3
 
 import pytest
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _compare, _move, _shares
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare import row_digests, shares, unmatched
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.table import Column, Table
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import record
 
 COLUMNS = {"id": "bigint", "words": "text", "fields": "jsonb"}
 
@@ -19,14 +21,14 @@ class Sides:
         self.connections = [cluster.connect(dbname=name) for _each in range(3)]
         self.cursor, self.other = (connection.cursor() for connection in self.connections[:2])
         self.cursor.execute("DROP SCHEMA IF EXISTS synapse_postgres CASCADE; DROP TABLE IF EXISTS talk, before")
-        self.cursor.execute(_move._RECORD)
+        self.cursor.execute(record._RECORD)
         self.cursor.execute(f"CREATE TABLE talk ({', '.join(map(' '.join, COLUMNS.items()))}) WITH (autovacuum_enabled = off)")
         self.path = path
         self.here = sqlite3.connect(path, isolation_level=None)
         self.here.execute("CREATE TABLE talk (id, words, fields)")
-        _compare.prepare(self.here)
-        columns = [_compare.column(name, f"t.{name}", kind, False) for name, kind in COLUMNS.items()]
-        self.table = _compare.Table("talk", "talk AS t", tuple(columns), ("id",))
+        unmatched.prepare(self.here)
+        columns = [Column.of(name, f"t.{name}", kind, False) for name, kind in COLUMNS.items()]
+        self.table = Table("talk", "talk AS t", tuple(columns), ("id",))
 
     def __enter__(self) -> "Sides":
         return self
@@ -44,9 +46,9 @@ class Sides:
 
     def look(self, here: bool = True, keeping: bool = True) -> tuple[dict, int]:
         """Return {side: (counts, sums)} of the table, and how many shares had to be worked out."""
-        found, new = {side: _compare.Sums() for side in ("here", "there")}, 0
+        found, new = {side: row_digests.Sums() for side in ("here", "there")}, 0
         self.cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-        kept = _shares.Kept(self.cursor, self.path, here, keeping)
+        kept = shares.Kept(self.cursor, self.path, here, keeping)
         known = {entry.mark for entry in kept._entries.values()}
         for share in kept.cut(self.here, self.cursor, self.table):
             part, what = kept.sums(self.here, self.cursor, self.table, share)
@@ -73,9 +75,9 @@ def database(cluster):
 
 @pytest.fixture
 def sides(cluster, database, monkeypatch, tmp_path):
-    monkeypatch.setattr(_shares, "_WORTH_KEEPING", 1)
-    monkeypatch.setattr(_shares, "_ROWS", 20)
-    monkeypatch.setattr(_shares, "_BLOCKS", 1)
+    monkeypatch.setattr(shares, "_WORTH_KEEPING", 1)
+    monkeypatch.setattr(shares, "_ROWS", 20)
+    monkeypatch.setattr(shares, "_BLOCKS", 1)
     with Sides(cluster, database, str(tmp_path / "copy.db")) as found:
         yield found
 
@@ -92,7 +94,7 @@ def test_a_file_that_nobody_has_written_to_is_not_read_again(sides, monkeypatch)
     sides.put(*range(1, 301))
     found = sides.look()[0]
     with monkeypatch.context() as patched:
-        patched.setattr(_compare, "lite_mark", None)
+        patched.setattr(row_digests, "lite_mark", None)
         assert sides.look()[0] == found
     sides.here.execute("UPDATE talk SET words = 'other' WHERE id = 1")
     assert sides.require_right() > 0

@@ -12,8 +12,8 @@ import sys
 
 import pytest
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _content
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import guard
 from support import modules
 from support import move as moves
 
@@ -125,7 +125,7 @@ def test_the_guard_reads_no_database_that_somebody_may_write_to(run, verify, ori
 @pytest.fixture
 def pair(tmp_path, monkeypatch):
     """Two equal databases, original and copy, of which the guard reads 2 KiB of each table, and what the copy held."""
-    monkeypatch.setattr(_content, "_READ", 2048)
+    monkeypatch.setattr(guard, "_READ", 2048)
     original, copy = tmp_path / "original.db", tmp_path / "copy.db"
     written(original, "CREATE TABLE large (a TEXT COLLATE NOCASE, b BLOB)", "CREATE TABLE apart (a PRIMARY KEY) WITHOUT ROWID")
     with contextlib.closing(sqlite3.connect(original)) as connection:
@@ -133,7 +133,7 @@ def pair(tmp_path, monkeypatch):
         connection.execute("PRAGMA journal_mode = WAL")
         connection.commit()
     shutil.copy(original, copy)
-    return str(original), str(copy), _content.of(str(copy))
+    return str(original), str(copy), guard.of(str(copy))
 
 
 @pytest.mark.parametrize(
@@ -149,20 +149,20 @@ def pair(tmp_path, monkeypatch):
 def test_an_old_row_of_a_large_table_that_is_only_in_the_log_is_missed(pair, statement):
     original, copy, held = pair
     killed(original, "PRAGMA user_version = 1")
-    _content.require_same(original, copy, held)
+    guard.require_same(original, copy, held)
     killed(original, statement)
     with pytest.raises(Refusal, match=r"in 1 table: (large, in its older rows|apart, of which)"):
-        _content.require_same(original, copy, held)
+        guard.require_same(original, copy, held)
 
 
 def test_a_copy_that_synapses_code_has_changed_is_held_against_what_it_was(pair):
     original, copy, held = pair
     written(copy, "INSERT INTO large VALUES ('drained', NULL)")
     killed(original, "PRAGMA user_version = 1")
-    _content.require_same(original, copy, held)
+    guard.require_same(original, copy, held)
     killed(original, "INSERT INTO large VALUES ('last', NULL)")
     with pytest.raises(Refusal, match="large, whose highest row id is 1001 there and was 1000 in the copy"):
-        _content.require_same(original, copy, held)
+        guard.require_same(original, copy, held)
 
 
 def test_large_rows_are_told_alike_however_they_are_read_and_a_byte_in_the_middle_counts(tmp_path, monkeypatch):
@@ -171,10 +171,10 @@ def test_large_rows_are_told_alike_however_they_are_read_and_a_byte_in_the_middl
     for number in (-3, 1, 2, 9):
         written(path, f"INSERT INTO large VALUES ({number}, 'small', NULL)")
         written(path, f"INSERT INTO large VALUES ({number + 20}, printf('%.*c', {1 + number % 2}300000, 'x'), zeroblob(700000))")
-    told = _content.of(path)
+    told = guard.of(path)
     for limit in (1 << 19, 1 << 30):
-        monkeypatch.setattr(_content, "_LARGE", limit)
-        assert _content.of(path) == told
+        monkeypatch.setattr(guard, "_LARGE", limit)
+        assert guard.of(path) == told
     assert told["large"][:2] == [-3, 29]
     written(path, "UPDATE large SET content = CAST(zeroblob(350000) || x'01' || zeroblob(349999) AS BLOB) WHERE id = 17")
-    assert _content.of(path)["large"][2] != told["large"][2]
+    assert guard.of(path)["large"][2] != told["large"][2]

@@ -12,8 +12,8 @@ import sys
 
 import pytest
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _sqlite
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import file
 from support import needs, sqlite
 
 
@@ -29,9 +29,9 @@ def test_a_backup_that_reads_the_database_and_another_ones_log_does_not_stop_the
     options = {"src": str(database), "dest": str(tmp_path / "copy.db"), "alone": True}
     with open(database, "rb"), open(tmp_path / "of another.db-wal", "rb"):
         assert run("synapse_sqlite_snapshot", options)["changed"]
-    monkeypatch.setattr(_sqlite, "CLOSING", 0)
+    monkeypatch.setattr(file, "CLOSING", 0)
     with open(database, "r+b"), pytest.raises(Refusal, match=f"still open in process {os.getpid()}"):
-        _sqlite.require_closed(str(database))
+        file.require_closed(str(database))
 
 
 def test_the_log_of_a_database_that_was_deleted_is_not_taken_for_synapses(run, database, tmp_path):
@@ -54,13 +54,13 @@ def test_the_log_of_a_database_that_was_deleted_is_not_taken_for_synapses(run, d
 
 _WITHOUT_PROC = """
 import sys; sys.path[:0] = [sys.argv[1]]
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _content, _names
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import guard, paths
 original, copy = sys.argv[2:]
-_content._READ = 0
-print(_names.second(original), _names.holders(original))
+guard._READ = 0
+print(paths.second(original), paths.holders(original))
 try:
-    _content.require_same(original, copy, _content.of(copy))
+    guard.require_same(original, copy, guard.of(copy))
 except Refusal as refusal:
     print(refusal)
 """

@@ -24,8 +24,9 @@ import pytest
 import yaml
 from psycopg2 import sql
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _interpreter, _libpq
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _interpreter
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._homeserver.libpq import KEYWORDS, LIBPQ, SECRETS
 from ansible_collections.matrixops.synapse_postgres.plugins.modules import synapse_database_config
 from support import clusters
 
@@ -208,7 +209,7 @@ def test_args_pool_and_keepalives(run, conf):
 
 def test_every_keyword_can_be_given(run, conf):
     samples = {"int": 1, "bool": True, "str": "7"}
-    args = {keyword: option.get("choices", [samples[option["type"]]])[-1] for keyword, option in _libpq.KEYWORDS.items()}
+    args = {keyword: option.get("choices", [samples[option["type"]]])[-1] for keyword, option in KEYWORDS.items()}
     assert run(MODULE, options(conf, args=args))["changed"]
     assert yaml.safe_load(conf.read_text())["database"]["args"] == {**args, "port": 7}
 
@@ -240,8 +241,8 @@ def test_the_keywords_are_those_of_libpq(library):
         if option.dispchar == b"*":
             hidden.add(option.keyword.decode())
     release = libpq.PQlibVersion() // 10000
-    assert {name for name in _libpq.LIBPQ if SINCE.get(name, 0) <= release} == known - {"replication"}
-    assert hidden <= _libpq.SECRETS
+    assert {name for name in LIBPQ if SINCE.get(name, 0) <= release} == known - {"replication"}
+    assert hidden <= SECRETS
 
 
 def test_a_drop_in_is_made_for_its_readers_only(run, tmp_path):
@@ -413,9 +414,10 @@ def test_without_pyyaml_and_synapse_python_one_is_looked_for(conf, bare_python):
 def test_without_pyyaml_anywhere_the_refusal_says_what_to_install(bare_python):
     package = "ansible_collections.matrixops.synapse_postgres.plugins.module_utils"
     program = f"""
-from {package} import _errors, _homeserver
+from {package} import _errors
+from {package}._homeserver import homeserver_yaml
 try:
-    _homeserver.parse("a: 1")
+    homeserver_yaml.parse("a: 1")
 except _errors.Refusal as refusal:
     print(refusal)
 """

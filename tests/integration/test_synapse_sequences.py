@@ -8,11 +8,11 @@ import subprocess
 import pytest
 from psycopg2 import sql
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _sequences
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import sequences
 from support import conversation
 from support import move as moves
 
-STREAMS = {name: use for name, use in _sequences.KNOWN.items() if use.stream}
+STREAMS = {name: use for name, use in sequences.KNOWN.items() if use.stream}
 
 
 @pytest.fixture(scope="module")
@@ -84,10 +84,10 @@ def put(move, table: str, column: str, number: int) -> None:
 
 def test_every_sequence_reaches_each_of_its_tables(run, move):
     mended(run, move)
-    rounds = max(len(use.columns) for use in _sequences.KNOWN.values())
+    rounds = max(len(use.columns) for use in sequences.KNOWN.values())
     assert rounds == 6
     for number in range(rounds):
-        behind = {name: use for name, use in _sequences.KNOWN.items() if len(use.columns) > number}
+        behind = {name: use for name, use in sequences.KNOWN.items() if len(use.columns) > number}
         wanted = 1000 * (number + 1)
         for use in behind.values():
             put(move, *use.columns[number], wanted if use.positive else -wanted)
@@ -115,11 +115,11 @@ def test_every_sequence_reaches_its_stream_however_far(run, move):
 
 def test_a_number_that_is_next_is_not_one_that_was_given_out(run, move):
     mended(run, move)
-    for name, use in _sequences.KNOWN.items():
+    for name, use in sequences.KNOWN.items():
         for column in use.columns[:1]:
             put(move, *column, 700 if use.positive else -700)
             move.rows(f"ALTER SEQUENCE {name} RESTART WITH 700")
-    numbered = {name for name, use in _sequences.KNOWN.items() if use.columns}
+    numbered = {name for name, use in sequences.KNOWN.items() if use.columns}
     found = mended(run, move)
     assert {name: (one["before"], one["after"]) for name, one in found.items()} == dict.fromkeys(numbered, (699, 700))
     # Past its table, a sequence is right as it is, unless Synapse would start its stream there.
@@ -188,9 +188,9 @@ def test_who_draws_meanwhile_is_never_turned_back(move):
     move.rows("SELECT setval('receipts_sequence', 100)")
     with contextlib.closing(move.connect()) as connection, connection.cursor() as cursor:
         # By the time of these it is known no longer how far the sequence is.
-        _sequences.advance(cursor, "receipts_sequence", gap=3, wanted=10)
+        sequences.advance(cursor, "receipts_sequence", gap=3, wanted=10)
         assert move.rows("SELECT last_value FROM receipts_sequence") == [(103,)]
-        _sequences.advance(cursor, "receipts_sequence", gap=50000, wanted=50)
+        sequences.advance(cursor, "receipts_sequence", gap=50000, wanted=50)
         assert move.rows("SELECT last_value FROM receipts_sequence") == [(103,)]
 
 
@@ -199,7 +199,7 @@ def test_a_database_of_somebody_else_is_refused_and_nothing_to_mend(run, move):
         refused = run("synapse_sequences", move.cluster.login, check=check)
         assert refused["failed"] and "'postgres' is not Synapse's" in refused["msg"] and "login_db" in refused["msg"], refused
     with contextlib.closing(move.cluster.connect()) as connection, connection.cursor() as cursor:
-        assert _sequences.mend(cursor) == {"changed": False, "sequences": {}, "unknown": []}
+        assert sequences.mend(cursor) == {"changed": False, "sequences": {}, "unknown": []}
 
 
 def test_who_may_not_is_told_so(run, move):
@@ -247,11 +247,11 @@ def test_synapse_uses_its_sequences_as_we_know_it_to(run, move):
     done = subprocess.run(words, capture_output=True, text=True, cwd=move.folder, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    known = _sequences.KNOWN.items()
+    known = sequences.KNOWN.items()
     assert {tuple(one) for one in found["checked"]} == {
         (name, *column, use.stream, use.positive) for name, use in known for column in use.columns
     }
-    assert set(found["built"]) == set(_sequences.KNOWN)
+    assert set(found["built"]) == set(sequences.KNOWN)
     assert run("synapse_sequences", move.login)["unknown"] == []
 
 

@@ -15,7 +15,7 @@ import time
 
 import pytest
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _sqlite
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import file
 from support import modules, needs, sqlite
 
 _WRITER = """
@@ -100,13 +100,13 @@ def test_a_database_in_use_is_copied_at_one_moment_and_its_writer_is_not_blocked
 def test_an_older_copy_becomes_the_new_one_by_what_differs(run, large, tmp_path):
     options, copy = {"src": str(large), "dest": str(tmp_path / "copy.db")}, tmp_path / "copy.db"
     assert run("synapse_sqlite_snapshot", options)["pages"]["written"] > 40_000
-    before, stamp = copy.stat(), _sqlite.stamp(str(copy))
+    before, stamp = copy.stat(), file.stamp(str(copy))
     with contextlib.closing(sqlite3.connect(large)) as connection:
         connection.execute("UPDATE users SET name = '@renamed:test' WHERE rowid = 1")
         connection.commit()
     pages = run("synapse_sqlite_snapshot", options)["pages"]
     assert 0 < pages["written"] < 10 and copy.stat().st_ino == before.st_ino, pages
-    assert content(copy) == content(large) and _sqlite.stamp(str(copy)) != stamp
+    assert content(copy) == content(large) and file.stamp(str(copy)) != stamp
     assert not run("synapse_sqlite_snapshot", options)["changed"]
 
 

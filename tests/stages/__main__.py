@@ -55,9 +55,11 @@ def setup() -> None:
 
 @stage
 def lint() -> None:
-    """The Python, the YAML, the roles and the changelog's fragments, as their own linters see them."""
+    """The Python, who imports whom, the YAML, the roles and the changelog's fragments, as their own linters see them."""
     machine.run("ruff", "check", timeout=120)
     machine.run("ruff", "format", "--check", timeout=120)
+    collections = {**machine.environment(), "PYTHONPATH": str(machine.COLLECTIONS)}
+    machine.run("lint-imports", "--no-cache", timeout=120, env=collections)
     machine.run("antsibull-changelog", "lint", timeout=120)
     machine.run("ansible-lint", "--offline", "--profile", "production", timeout=600)
 

@@ -1,0 +1,145 @@
+# Copyright: the matrixops.synapse_postgres contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The proof that a move from SQLite to PostgreSQL lost nothing, and what may be carried over where something is left."""
+
+from __future__ import annotations
+
+import contextlib
+
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _progress
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import ownership
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.comparison import Comparison, both_sides
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.shares import Kept
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import (
+    carry_over,
+    indexes,
+    record,
+    sequences,
+    synapse_rules,
+)
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import file, guard, paths
+
+
+def verify(params: dict, check_mode: bool) -> dict:
+    """Compare the databases, carry over what may be; return the result of the module synapse_port_verify.
+
+    ``params`` are the module's. Raises Refusal, with the result as its facts, unless the databases are equal in the end.
+    """
+    source = params["sqlite_database"]
+    file.require_database(source)
+    paths.require_one(source)
+    with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(_progress.Progress(f"{source}.progress.json", "verify"))
+        connection = stack.enter_context(_connection.session(params, True, "synapse_port_verify", _connection.MOVED))
+        cursor = stack.enter_context(connection.cursor())
+        record.require_home(cursor)
+        ownership.require_own(cursor, reading=not params["carry_changes"])
+        if params["carry_changes"]:
+            stack.enter_context(record.only_one(cursor, connection.info.dbname))
+            record.require_unused(cursor)
+        sequences.require_synapses(cursor)
+        indexes.require_none_aside(cursor)
+        lite = stack.enter_context(both_sides(source, cursor, writing=params["carry_changes"] and not check_mode))
+        if params["carry_changes"]:
+            carry_over.require_ours(cursor, source)
+        recorded = record.read(cursor)
+        kept = Kept(cursor, source, here=recorded is not None and recorded.here, keeping=not check_mode)
+        comparison = Comparison(lite, cursor, _routine(recorded, params, connection.info.dbname), progress, kept)
+        _require_whole(comparison)
+        result = comparison.result(comparison.run(source, _connection.keywords(params)))
+        carried = {}
+        if params["carry_changes"] and result["tables"]:
+            carried = _carried(comparison, result, source, check_mode)
+            result = comparison.result(result["rows"])
+        result = {**result, "carried": carried, "seconds": comparison.seconds}
+        if not result["equal"]:
+            raise _unequal(result, comparison.routine, source)
+        if params["original"]:
+            progress.tell(f"what SQLite says of {params['original']}", result["rows"], result["rows"], now=True)
+            _require_original(params["original"], source, recorded)
+        return {"changed": bool(carried), **result}
+
+
+def _require_whole(comparison: Comparison) -> None:
+    """Raise Refusal when a table of Synapse's is on SQLite alone: no rule is for that."""
+    missing = synapse_rules.missing(comparison.both.mine, comparison.both.theirs, comparison.routine)
+    if missing:
+        raise Refusal(
+            f"The target database is not whole: {len(missing)} tables of Synapse's are missing there ({', '.join(missing[:3])}).",
+            "Stay on SQLite, and give the move a new, empty database (synapse_postgres_database).",
+        )
+
+
+def _require_original(original: str, source: str, recorded: record.Record | None) -> None:
+    """Raise Refusal unless ``source``, which was compared, is a copy of all that the database ``original`` holds.
+
+    What it held when it was ported stands in the ``record``, before Synapse's own code wrote to it.
+    """
+    path = paths.opened(original)
+    if path == source:  # no copy was compared, but the original itself
+        return
+    file.require_database(path)
+    paths.require_one(path)
+    file.require_closed(path)
+    ported = recorded and recorded.content and recorded.stamp == file.stamp(source)
+    guard.require_same(original, source, recorded.content if ported else guard.of(source))
+
+
+def _carried(comparison: Comparison, result: dict, source: str, check_mode: bool) -> dict:
+    """Carry over what differs, or in check mode say what would be; return ``{table: {written, deleted}}``.
+
+    The tables that differ, and those that refer to them, are compared again afterwards.
+    """
+    lite, cursor, routine = comparison.lite, comparison.cursor, comparison.routine
+    other = sorted(set(result["tables"]) - set(routine["append_only"]))
+    if other:
+        raise _unequal({**result, "carried": {}, "seconds": comparison.seconds}, routine, source)
+    carry_over.require_ported(cursor, source)
+    tables = {table.name: table for table in comparison.tables if table.name in result["tables"]}
+    planned = carry_over.planned(lite, list(tables))
+    if check_mode:
+        comparison.differing.clear()
+        return planned
+    written = carry_over.carry_differences(comparison, set(tables))
+    if comparison.differing:
+        result = comparison.result(result["rows"])
+        raise _unequal({**result, "carried": {}, "seconds": comparison.seconds}, routine, source)
+    record.carried(cursor)
+    return written
+
+
+def _unequal(result: dict, routine: dict, source: str) -> Refusal:
+    """Return the Refusal for databases that differ; ``result`` becomes the failed task's."""
+    told = [
+        f"{name} ({found['missing']} rows missing on PostgreSQL, {found['unexpected']} that SQLite does not have,"
+        f" {found['changed']} of them changed)"
+        for name, found in result["tables"].items()
+    ]
+    more = f" and {len(told) - 3} more" if len(told) > 3 else ""
+    remedy = (
+        "Stay on SQLite. Stop Synapse, run synapse_port on a new copy and this again; if a table still differs, give the move a "
+        "new, empty database."
+    )
+    if set(result["tables"]) <= set(routine["append_only"]):
+        remedy = (
+            "These are tables that the routine only adds to: with Synapse stopped, run synapse_port on a new copy and this "
+            "with carry_changes."
+        )
+    return Refusal(
+        f"PostgreSQL does not hold what {source} holds: {len(told)} tables differ: {', '.join(told[:3])}{more}.", remedy, **result
+    )
+
+
+def _routine(recorded: record.Record | None, params: dict, database: str) -> dict:
+    """Return what the Synapse that ported decides, from the record of the move or from the installed Synapse."""
+    if recorded and recorded.routine:
+        return recorded.routine
+    if params["synapse_python"]:
+        return synapse_rules.ask([params["synapse_python"]])
+    raise Refusal(
+        f"The database {database!r} holds no record of a move, so what its Synapse ports is not known.",
+        "Give synapse_python, the interpreter that runs Synapse, or port with the module synapse_port.",
+    )
