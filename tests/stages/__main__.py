@@ -55,11 +55,13 @@ def setup() -> None:
 
 @stage
 def lint() -> None:
-    """The Python, who imports whom, the YAML, the roles and the changelog's fragments, as their own linters see them."""
+    """The Python, its types, who imports whom, the YAML, the roles and the changelog's fragments, as their linters see them."""
     machine.run("ruff", "check", timeout=120)
     machine.run("ruff", "format", "--check", timeout=120)
     collections = {**machine.environment(), "PYTHONPATH": str(machine.COLLECTIONS)}
     machine.run("lint-imports", "--no-cache", timeout=120, env=collections)
+    knowledge = "ansible_collections.matrixops.synapse_postgres.plugins.module_utils"
+    machine.run("mypy", "-p", knowledge, timeout=300, env={**machine.environment(), "MYPYPATH": str(machine.COLLECTIONS)})
     machine.run("antsibull-changelog", "lint", timeout=120)
     machine.run("ansible-lint", "--offline", "--profile", "production", timeout=600)
 
