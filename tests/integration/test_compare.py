@@ -10,8 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare import unmatched
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _progress
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare import row_digests, shares, sides, unmatched
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.row_comparison import RowComparison
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.table import Column, Table
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite.source import Source
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._target import Target
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._words import identifier
 
 # Name of a column -> its type on PostgreSQL. On SQLite none has a type, so that it takes whatever comes.
@@ -65,7 +69,8 @@ VALUES = {
 class Pair:
     """A table ``both`` on either side, with the columns of TYPES."""
 
-    def __init__(self, cluster) -> None:
+    def __init__(self, cluster, path: str) -> None:
+        self.path = path
         self.there = cluster.connect()
         self.there.autocommit = False
         self.cursor = self.there.cursor()
@@ -90,23 +95,30 @@ class Pair:
             values = [bytearray(value) if isinstance(value, bytes) else value for value in values]
             self.cursor.execute(f"INSERT INTO public.both VALUES ({', '.join(['%s'] * len(values))})", values)
 
+    def compare(self, cursor) -> row_digests.Sums:
+        """Compare the table, as a move does what it has carried over; return SQLite's sums."""
+        both = sides.Sides(Source(self.path, 0), Target(cursor, {}), self.here)
+        kept = shares.Kept(cursor, "", usable=False, keeping=False)
+        told = _progress.Progress(f"{self.path}.progress.json", "verify")
+        return RowComparison(both, sides.in_this_process(both), kept, told).compare({"both": self.table})["both"]
+
     def only(self) -> tuple[list, int]:
         """Return the row ids that only SQLite has and the number of rows that only PostgreSQL has; empty both."""
-        found = unmatched.compare(self.here, self.cursor, self.table)
-        ids = [row[0] for row in self.here.execute("SELECT id FROM temp.only_here ORDER BY 1")]
-        more = self.here.execute("SELECT count(*) FROM temp.only_there").fetchone()[0]
+        found = self.compare(self.cursor)
+        ids = [row[0] for row in self.here.execute("SELECT id FROM temp.only_sqlite ORDER BY 1")]
+        more = self.here.execute("SELECT count(*) FROM temp.only_postgres").fetchone()[0]
         self.rows, self.dropped = found.rows, found.dropped
         return ids, more
 
     def clear(self) -> None:
         self.there.rollback()
-        for name in ("both", "temp.only_here", "temp.only_there"):
+        for name in ("both", "temp.only_sqlite", "temp.only_postgres"):
             self.here.execute(f"DELETE FROM {name}")
 
 
 @pytest.fixture(scope="module")
-def pair(cluster):
-    found = Pair(cluster)
+def pair(cluster, tmp_path_factory):
+    found = Pair(cluster, str(tmp_path_factory.mktemp("pair") / "pair.db"))
     with contextlib.closing(found.there), contextlib.closing(found.here):
         yield found
         found.clear()
@@ -210,4 +222,4 @@ def test_a_server_that_goes_away_is_said_and_not_waited_for(pair, cluster):
     with contextlib.closing(cluster.connect()) as connection, connection.cursor() as cursor:
         cluster.rows("SELECT pg_terminate_backend(%s)", connection.info.backend_pid)
         with pytest.raises(psycopg2.Error):
-            unmatched.compare(pair.here, cursor, pair.table)
+            pair.compare(cursor)

@@ -8,8 +8,12 @@ import sqlite3
 import pytest
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare import row_digests, shares, unmatched
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare import sides as sides_of
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.table import Column, Table
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import record
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import file
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite.source import Source
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._target import Target
 
 COLUMNS = {"id": "bigint", "words": "text", "fields": "jsonb"}
 
@@ -44,16 +48,17 @@ class Sides:
             self.here.execute("INSERT INTO talk (rowid, id, words, fields) VALUES (?, ?, ?, ?)", (number, *row))
             self.other.execute("INSERT INTO talk VALUES (%s, %s, %s)", row)
 
-    def look(self, here: bool = True, keeping: bool = True) -> tuple[dict, int]:
+    def look(self, usable: bool = True, keeping: bool = True) -> tuple[dict, int]:
         """Return {side: (counts, sums)} of the table, and how many shares had to be worked out."""
-        found, new = {side: row_digests.Sums() for side in ("here", "there")}, 0
+        found, new = {side: row_digests.Sums() for side in ("sqlite", "postgres")}, 0
         self.cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-        kept = shares.Kept(self.cursor, self.path, here, keeping)
+        kept = shares.Kept(self.cursor, file.stamp(self.path), usable, keeping)
+        both = sides_of.Sides(Source.at(self.path), Target(self.cursor, {}), self.here)
         known = {entry.mark for entry in kept._entries.values()}
-        for share in kept.cut(self.here, self.cursor, self.table):
-            part, what = kept.sums(self.here, self.cursor, self.table, share)
+        for share in kept.cut(both, self.table):
+            part, what = kept.sums(both, self.table, share)
             found[share.side].add(part)
-            new += bool(what) and (share.side == "there" or what.mark not in known)
+            new += bool(what) and (share.side == "postgres" or what.mark not in known)
             kept.keep(share, part, what)
         kept.settle(self.other)
         self.cursor.execute("COMMIT")
@@ -62,7 +67,7 @@ class Sides:
     def require_right(self) -> int:
         """See that what is known is right; return how many shares had to be worked out."""
         found, new = self.look()
-        assert found == self.look(here=False)[0]
+        assert found == self.look(usable=False)[0]
         return new
 
 
@@ -85,7 +90,7 @@ def sides(cluster, database, monkeypatch, tmp_path):
 def test_what_has_not_changed_is_known(sides):
     sides.put(*range(1, 301))
     found, new = sides.look()
-    assert found["here"] == found["there"]
+    assert found["sqlite"] == found["postgres"]
     assert new > 20
     assert sides.require_right() == 0
 
@@ -94,7 +99,7 @@ def test_a_file_that_nobody_has_written_to_is_not_read_again(sides, monkeypatch)
     sides.put(*range(1, 301))
     found = sides.look()[0]
     with monkeypatch.context() as patched:
-        patched.setattr(row_digests, "lite_mark", None)
+        patched.setattr(row_digests, "sqlite_mark", None)
         assert sides.look()[0] == found
     sides.here.execute("UPDATE talk SET words = 'other' WHERE id = 1")
     assert sides.require_right() > 0
@@ -110,7 +115,7 @@ def test_what_was_appended_is_worked_out_and_nothing_else(sides):
 
 
 # What is done to the table on PostgreSQL, and on SQLite.
-THERE = [
+POSTGRES = [
     "UPDATE talk SET words = 'other' WHERE id = 150",
     "UPDATE talk SET words = words WHERE id = 150",
     "DELETE FROM talk WHERE id = 150",
@@ -125,7 +130,7 @@ THERE = [
     "SELECT * FROM talk FOR UPDATE",
     "VACUUM (FREEZE) talk",
 ]
-HERE = [
+SQLITE = [
     "UPDATE talk SET words = 'other' WHERE id = 150",
     "UPDATE talk SET words = CAST(words AS BLOB) WHERE id = 150",
     "UPDATE talk SET fields = '{\"b\": 2}' WHERE id = 150",
@@ -140,11 +145,13 @@ HERE = [
 ]
 
 
-@pytest.mark.parametrize(("side", "statements"), [*(("there", each) for each in THERE), *(("here", each) for each in HERE)])
+@pytest.mark.parametrize(
+    ("side", "statements"), [*(("postgres", each) for each in POSTGRES), *(("sqlite", each) for each in SQLITE)]
+)
 def test_a_change_is_seen(sides, side, statements):
     sides.put(*range(1, 301))
     sides.look()
-    changed = sides.other if side == "there" else sides.here
+    changed = sides.other if side == "postgres" else sides.here
     for statement in statements.split(";"):
         changed.execute(statement)
     sides.require_right()

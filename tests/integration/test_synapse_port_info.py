@@ -350,14 +350,14 @@ def test_synapse_makes_its_tables_on_every_server_and_none_stays(tmp_path, homes
     with moves.prepared(tmp_path, homeserver[0], cluster) as move:
         config = yaml.safe_load(move.config.read_text())
         before = traces(move)
-        asked = synapse_rules.ask([str(move.server.python)], config, str(tmp_path))
-        assert asked["refused"] is None and not asked["target"]["made"]
-        assert asked["target"]["columns"]["users"]["shadow_banned"]["type"] == "boolean" and asked["boolean"]["users"]
-        assert asked["target"]["schema_version"] == asked["schema_version"] and traces(move) == before
+        asked = synapse_rules.ask_with_target([str(move.server.python)], config, str(tmp_path))
+        assert asked.refused is None and not asked.target.created
+        assert asked.target.columns["users"]["shadow_banned"].type == "boolean" and asked.rules.boolean["users"]
+        assert asked.target.schema_version == asked.rules.schema_version and traces(move) == before
         # Should some Synapse commit in another way than the one that is taken out, the server refuses that.
         careless = synapse_rules._PROGRAM.replace('.replace("COMMIT; BEGIN TRANSACTION;", "", 1)', "")
         assert careless != synapse_rules._PROGRAM
         monkeypatch.setattr(synapse_rules, "_PROGRAM", careless)
-        asked = synapse_rules.ask([str(move.server.python)], config, str(tmp_path))
-        assert asked["target"] is None and "unique constraint" in asked["refused"] and asked["append_only"], asked["refused"]
+        asked = synapse_rules.ask_with_target([str(move.server.python)], config, str(tmp_path))
+        assert asked.target is None and "unique constraint" in asked.refused and asked.rules.append_only, asked.refused
         assert traces(move) == before

@@ -11,8 +11,12 @@ as they are by _convert_rows() in synapse/_scripts/synapse_port_db.py, push mess
 
 from __future__ import annotations
 
+import sqlite3
+
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import database
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import file
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.rules import Rules
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite.source import Source
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._words import identifier
 
 try:
@@ -30,56 +34,55 @@ WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND a.
 """
 
 
-def columns(cursor, routine: dict) -> dict[str, tuple[list[str], list[str]]]:
+def columns(cursor: Cursor, rules: Rules) -> dict[str, tuple[list[str], list[str]]]:
     """Return ``{table: (columns of a unique key, boolean columns whose NULLs the routine loses and restore() brings back)}``.
 
-    ``routine`` is what the Synapse that ported decides: see record.Record. Tables without a key are left out.
+    ``rules`` are those of the Synapse that ported. Tables without a key are left out.
     """
     keys = database.unique_keys(cursor)
     cursor.execute(_NULLABLE)
     found = {}
     for table, nullable in cursor.fetchall():
-        lost = [name for name in nullable if name in routine["boolean"].get(table, ())]
+        lost = [name for name in nullable if name in rules.boolean.get(table, ())]
         if lost and table in keys:
             found[table] = (keys[table][0], lost)
     return found
 
 
-def restore(cursor, source: str, routine: dict) -> dict[str, int]:
-    """Make NULL again on PostgreSQL what is NULL in the SQLite database ``source``; return ``{table.column: rows}``.
+def restore(cursor: Cursor, source: Source, rules: Rules) -> dict[str, int]:
+    """Make NULL again on PostgreSQL what is NULL in the ``source``; return ``{table.column: rows}``.
 
     The connection must autocommit; a run that is killed is simply begun again.
     """
     restored = {}
-    with file.reading(source) as lite:
-        for table, (key, lost) in columns(cursor, routine).items():
-            here = {row[1] for row in lite.execute(f"PRAGMA table_info({identifier(table)})")}
+    with source.reading() as sqlite:
+        for table, (key, lost) in columns(cursor, rules).items():
+            present = {row[1] for row in sqlite.execute(f"PRAGMA table_info({identifier(table)})")}
             for name in lost:
-                if here.issuperset([*key, name]):
-                    rows = _restore(lite, cursor, table, key, name)
+                if present.issuperset([*key, name]):
+                    rows = _restore(sqlite, cursor, table, key, name)
                     if rows:
                         restored[f"{table}.{name}"] = rows
     return restored
 
 
-def _restore(lite, cursor, table: str, key: list[str], name: str) -> int:
+def _restore(sqlite: sqlite3.Connection, cursor: Cursor, table: str, key: list[str], name: str) -> int:
     """Restore the NULLs of one column; return how many rows had lost theirs."""
     place = {"table": sql.Identifier("public", table), "name": sql.Identifier(name)}
-    there = sql.SQL("SELECT count(*) FROM {table} WHERE {name} IS NULL").format(**place)
-    cursor.execute(there)
+    count = sql.SQL("SELECT count(*) FROM {table} WHERE {name} IS NULL").format(**place)
+    cursor.execute(count)
     before = cursor.fetchone()[0]
-    here = f"FROM {identifier(table)} WHERE {identifier(name)} IS NULL"
-    if before == lite.execute(f"SELECT count(*) {here}").fetchone()[0]:
+    source = f"FROM {identifier(table)} WHERE {identifier(name)} IS NULL"
+    if before == sqlite.execute(f"SELECT count(*) {source}").fetchone()[0]:
         return 0
     statement = sql.SQL(
-        "UPDATE {table} AS mine SET {name} = NULL FROM (VALUES %s) AS null_there ({keys})"
-        " WHERE {same} AND mine.{name} IS NOT NULL"
+        "UPDATE {table} AS t SET {name} = NULL FROM (VALUES %s) AS lost ({keys}) WHERE {same} AND t.{name} IS NOT NULL"
     ).format(
         **place,
         keys=sql.SQL(", ").join(map(sql.Identifier, key)),
-        same=sql.SQL(" AND ").join(sql.SQL("mine.{0} = null_there.{0}").format(sql.Identifier(part)) for part in key),
+        same=sql.SQL(" AND ").join(sql.SQL("t.{0} = lost.{0}").format(sql.Identifier(part)) for part in key),
     )
-    rows = lite.execute(f"SELECT {', '.join(map(identifier, key))} {here}")
+    rows = sqlite.execute(f"SELECT {', '.join(map(identifier, key))} {source}")
     while True:
         batch = rows.fetchmany(_BATCH)
         if not batch:
@@ -88,5 +91,5 @@ def _restore(lite, cursor, table: str, key: list[str], name: str) -> int:
         whole = [row for row in batch if not any(part is None or (isinstance(part, str) and "\0" in part) for part in row)]
         if whole:
             extras.execute_values(cursor, statement, whole, page_size=_BATCH)
-    cursor.execute(there)
+    cursor.execute(count)
     return cursor.fetchone()[0] - before

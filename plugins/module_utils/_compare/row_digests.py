@@ -87,13 +87,16 @@ class Sums:
 
     def differing(self, other: Sums) -> list[int]:
         """Return the buckets in which the two differ."""
-        mine, theirs = zip(self.counts, self.sums), zip(other.counts, other.sums)
-        return [bucket for bucket, (one, two) in enumerate(zip(mine, theirs)) if one != two]
+        own, others = zip(self.counts, self.sums), zip(other.counts, other.sums)
+        return [bucket for bucket, (one, two) in enumerate(zip(own, others)) if one != two]
 
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """A part of ``table`` on one ``side``: here, SQLite's row ids from ``low`` to ``high``, or there, blocks up to ``high``."""
+    """A part of ``table`` on one ``side``, sqlite or postgres.
+
+    On SQLite these are the row ids from ``low`` to ``high``, on PostgreSQL the blocks from ``low`` on, up to ``high`` without it.
+    """
 
     table: str
     side: str
@@ -101,7 +104,7 @@ class Share:
     high: int
 
 
-def server_text(columns: list[Column]) -> str:
+def postgres_text(columns: list[Column]) -> str:
     """Return PostgreSQL's expression for the canonical text of ``columns``; none of them special.
 
     ``length in bytes:text`` for text, ``:`` for NULL; the value and ``;`` for the other types, whose text holds no semicolon.
@@ -118,15 +121,15 @@ def server_text(columns: list[Column]) -> str:
     return _concat(pieces)
 
 
-def lite_text(columns: list[Column]) -> str:
+def sqlite_text(columns: list[Column]) -> str:
     """Return SQLite's expression for the same text, of a row as the routine would have stored it; see prepare()."""
-    return " || ".join(["''", *map(_lite_piece, columns)])
+    return " || ".join(["''", *map(_sqlite_piece, columns)])
 
 
-def prepare(lite) -> None:
-    """Give the SQLite connection ``lite`` the functions of its expressions, before it is used."""
-    lite.create_function("as_stored", 4, _as_stored)
-    lite.create_function("hash_of", 1, lambda raw: None if raw is None else _hash(raw))
+def prepare(sqlite) -> None:
+    """Give the SQLite connection ``sqlite`` the functions of its expressions, before it is used."""
+    sqlite.create_function("as_stored", 4, _as_stored)
+    sqlite.create_function("hash_of", 1, lambda raw: None if raw is None else _hash(raw))
 
 
 class Rows:
@@ -150,23 +153,23 @@ def ctid(number: int) -> str:
     return f"({number >> 16},{number & 0xFFFF})"
 
 
-def lite_rows(lite, cursor, table: Table, share: Share | None = None):
+def sqlite_rows(sqlite, cursor, table: Table, share: Share | None = None):
     """Yield SQLite's rows, all of them or those of ``share``, some Rows after others."""
-    found = _lite_rows(lite, cursor, table, share)
+    found = _sqlite_rows(sqlite, cursor, table, share)
     while some := list(itertools.islice(found, _CHUNK)):
         yield Rows(*zip(*some))
 
 
-def server_rows(cursor, table: Table, buckets: list[int], stream, share: Share | None = None) -> None:
+def postgres_rows(cursor, table: Table, buckets: list[int], stream, share: Share | None = None) -> None:
     """Write PostgreSQL's rows in ``buckets`` to ``stream``, for received()."""
-    query = f"SELECT {server_hash(_server_row(table))} AS hash, ctid FROM {_server_source(table, share)} OFFSET 0"
+    query = f"SELECT {postgres_hash(_postgres_row(table))} AS hash, ctid FROM {_postgres_source(table, share)} OFFSET 0"
     some = ", ".join(str(bucket) for bucket in buckets)
     where = f"WHERE hash & {BUCKETS - 1} IN ({some})" if len(buckets) < BUCKETS else ""
     cursor.copy_expert(f"COPY (SELECT * FROM ({query}) AS rows {where}) TO STDOUT (FORMAT binary)", stream)
 
 
 def received(stream):
-    """Yield what server_rows() wrote, some Rows after others (manual, COPY, "Binary Format")."""
+    """Yield what postgres_rows() wrote, some Rows after others (manual, COPY, "Binary Format")."""
     stream.read(_COPIED_HEADER)
     while some := stream.read(_COPIED.size * _CHUNK):
         # The end is a trailer that is shorter than a row.
@@ -174,10 +177,10 @@ def received(stream):
         yield Rows((row[2] for row in rows), (row[4] << 16 | row[5] for row in rows))
 
 
-def server_sums(cursor, table: Table, share: Share | None = None) -> Sums:
+def postgres_sums(cursor, table: Table, share: Share | None = None) -> Sums:
     """Return the sums of PostgreSQL's rows, all of them or those of ``share``."""
     # OFFSET 0 keeps the planner from writing the hash into each place that names it, and computing it again there.
-    query = f"SELECT {server_hash(_server_row(table))} AS hash FROM {_server_source(table, share)} OFFSET 0"
+    query = f"SELECT {postgres_hash(_postgres_row(table))} AS hash FROM {_postgres_source(table, share)} OFFSET 0"
     cursor.execute(f"SELECT hash & {BUCKETS - 1}, count(*), sum(hash) FROM ({query}) AS rows GROUP BY 1")
     found = Sums()
     for bucket, count, total in cursor:
@@ -185,12 +188,12 @@ def server_sums(cursor, table: Table, share: Share | None = None) -> Sums:
     return found
 
 
-def lite_sums(lite, cursor, table: Table, share: Share | None = None, rows: Rows | None = None) -> Sums:
+def sqlite_sums(sqlite, cursor, table: Table, share: Share | None = None, rows: Rows | None = None) -> Sums:
     """Return the sums of SQLite's rows, all of them or those of ``share``; put these rows into ``rows``, too, if it is there."""
     found = Sums()
     counts, sums = found.counts, found.sums
     # This loop is what verifying costs here: all else is C.
-    for row, number in _lite_rows(lite, cursor, table, share, found):
+    for row, number in _sqlite_rows(sqlite, cursor, table, share, found):
         counts[row & (BUCKETS - 1)] += 1
         sums[row & (BUCKETS - 1)] += row
         if rows is not None:
@@ -199,24 +202,24 @@ def lite_sums(lite, cursor, table: Table, share: Share | None = None, rows: Rows
     return found
 
 
-def lite_mark(lite, table: Table, share: Share) -> str:
+def sqlite_mark(sqlite, table: Table, share: Share) -> str:
     """Return what tells SQLite's rows of ``share`` from others: a digest of all that their sums are worked out from.
 
     It takes a third of the time of the sums, and much less where the server has to be asked for these.
     """
     try:
-        return _mark(lite, table, share, str)
+        return _mark(sqlite, table, share, str)
     except sqlite3.OperationalError:  # a text that is no UTF-8
-        return _mark(lite, table, share, lenient)
+        return _mark(sqlite, table, share, lenient)
 
 
-def _mark(lite, table: Table, share: Share, texts) -> str:
-    lite.text_factory = texts
+def _mark(sqlite, table: Table, share: Share, texts) -> str:
+    sqlite.text_factory = texts
     mark, batch = hashlib.blake2b(digest_size=32), []
-    for row in row_reader.each(lite, table, ", ".join(one.lite for one in table.columns), *_ends(share)):
+    for row in row_reader.each(sqlite, table, ", ".join(one.sqlite for one in table.columns), *_ends(share)):
         batch.append(row)
         if len(row) == 1:
-            for piece in row_reader.pieces(lite, table, row[0], _typed, _large_typed, between=b";"):
+            for piece in row_reader.pieces(sqlite, table, row[0], _typed, _large_typed, between=b";"):
                 mark.update(piece)
         if len(batch) == _MARKED:
             mark.update(marshal.dumps(batch, 2))
@@ -227,8 +230,8 @@ def _mark(lite, table: Table, share: Share, texts) -> str:
 
 def _typed(one: Column) -> str:
     # hex() has 15 digits of a real, quote() all of them, but nothing of a text after a NUL character.
-    whole = f"CASE WHEN typeof({one.lite}) IN ('text', 'blob') THEN hex({one.lite}) ELSE quote({one.lite}) END"
-    return f"typeof({one.lite}) || ':' || {whole}"
+    whole = f"CASE WHEN typeof({one.sqlite}) IN ('text', 'blob') THEN hex({one.sqlite}) ELSE quote({one.sqlite}) END"
+    return f"typeof({one.sqlite}) || ':' || {whole}"
 
 
 def _large_typed(_one: Column, kind: str, size: int, values):
@@ -239,22 +242,22 @@ def _ends(share: Share | None) -> tuple[int, ...]:
     return (share.low, share.high) if share else ()
 
 
-def _lite_rows(lite, cursor, table: Table, share: Share | None = None, found: Sums | None = None):
+def _sqlite_rows(sqlite, cursor, table: Table, share: Share | None = None, found: Sums | None = None):
     """Yield ``(hash, rowid)`` of ``table``'s rows on SQLite; count the dropped ones, with a NUL character, in ``found``."""
-    wanted = ", ".join([lite_text(table.plain), *(one.lite for one in table.special)])
-    lite.text_factory = lenient if table.special else bytes
+    wanted = ", ".join([sqlite_text(table.plain), *(one.sqlite for one in table.special)])
+    sqlite.text_factory = lenient if table.special else bytes
     if table.special:
-        for batch in _batches(_without_nul(row_reader.each(lite, table, wanted, *_ends(share), whole=True), found)):
+        for batch in _batches(_without_nul(row_reader.each(sqlite, table, wanted, *_ends(share), whole=True), found)):
             # Of a blob the server would make what a text that looks like it comes to.
             blobs = {row[0] for row in batch if any(isinstance(value, bytes) for value in row[2:])}
             yield from _by_server(cursor, table, [row for row in batch if row[0] not in blobs])
             yield from ((_hash(f"a blob: {row[1]}"), row[0]) for row in batch if row[0] in blobs)
         return
     sha256, number = hashlib.sha256, int.from_bytes
-    for row in row_reader.each(lite, table, wanted, *_ends(share)):
+    for row in row_reader.each(sqlite, table, wanted, *_ends(share)):
         hashed = None
         if len(row) == 1:
-            hashed = _hash_of_large(lite, table, row[0])
+            hashed = _hash_of_large(sqlite, table, row[0])
         elif b"\0" not in row[1]:
             hashed = sha256(row[1])
         if hashed:
@@ -263,10 +266,10 @@ def _lite_rows(lite, cursor, table: Table, share: Share | None = None, found: Su
             found.dropped += 1
 
 
-def _hash_of_large(lite, table: Table, number: int):
+def _hash_of_large(sqlite, table: Table, number: int):
     """Return the SHA-256 of a large row's canonical text, None where it has a NUL character."""
     hashed = hashlib.sha256()
-    for piece in row_reader.pieces(lite, table, number, _lite_piece, _large_piece):
+    for piece in row_reader.pieces(sqlite, table, number, _sqlite_piece, _large_piece):
         if b"\0" in piece:
             return None
         hashed.update(piece)
@@ -325,7 +328,7 @@ def _by_server(cursor, table: Table, batch: list[tuple]) -> list[tuple]:
         f"CAST({one.takes.format(f'given{place}')} AS text) AS special{place}" for place, one in enumerate(table.special)
     )
     query = (
-        f"SELECT {server_hash(_concat(['plain', *_special_pieces(count)]))}"
+        f"SELECT {postgres_hash(_concat(['plain', *_special_pieces(count)]))}"
         f" FROM (SELECT number, plain, {taken} FROM unnest({', '.join(['%s::text[]'] * (count + 1))})"
         f" WITH ORDINALITY AS given({names}, number) OFFSET 0) AS rows ORDER BY number"
     )
@@ -347,7 +350,7 @@ def _by_server(cursor, table: Table, batch: list[tuple]) -> list[tuple]:
     return _by_server(cursor, table, batch[:half]) + _by_server(cursor, table, batch[half:])
 
 
-def _server_source(table: Table, share: Share | None = None) -> str:
+def _postgres_source(table: Table, share: Share | None = None) -> str:
     """Return what follows FROM on the server: the table, with the text of special columns as special0, special1, ..."""
     name = f"public.{identifier(table.name)}"
     if share:
@@ -358,17 +361,17 @@ def _server_source(table: Table, share: Share | None = None) -> str:
     return f"(SELECT *, ctid, {texts} FROM {name} OFFSET 0) AS rows"
 
 
-def _server_row(table: Table) -> str:
+def _postgres_row(table: Table) -> str:
     if not table.special:
-        return server_text(table.plain)
-    return _concat([server_text(table.plain), *_special_pieces(len(table.special))])
+        return postgres_text(table.plain)
+    return _concat([postgres_text(table.plain), *_special_pieces(len(table.special))])
 
 
 def _special_pieces(count: int) -> list[str]:
     return [piece for place in range(count) for piece in (f"octet_length(special{place})", "':'", f"special{place}")]
 
 
-def server_hash(text: str) -> str:
+def postgres_hash(text: str) -> str:
     """Return PostgreSQL's expression for the first 64 bits of the SHA-256 of ``text``, as a bigint."""
     return f"('x' || encode(substr(sha256(convert_to({text}, 'UTF8')), 1, 8), 'hex'))::bit(64)::bigint"
 
@@ -379,8 +382,8 @@ def _concat(pieces: list[str]) -> str:
     return " || ".join(calls) or "''"
 
 
-def _lite_piece(one: Column) -> str:
-    name, size = one.lite, (SIZED.fullmatch(one.type) or {2: None})[2]
+def _sqlite_piece(one: Column) -> str:
+    name, size = one.sqlite, (SIZED.fullmatch(one.type) or {2: None})[2]
     odd = f"as_stored(CASE typeof({name}) WHEN 'text' THEN CAST({name} AS BLOB) ELSE {name} END, typeof({name}), '{one.kind}'"
     odd += f", {size or 'NULL'})"
     if one.kind == "int":
@@ -398,11 +401,11 @@ def _lite_piece(one: Column) -> str:
     return f"CASE WHEN {fits} THEN {text} WHEN {name} IS NULL THEN ':' ELSE {odd} END"
 
 
-def _as_stored(value: object, kind_here: str, kind: str, size: int | None) -> str | bytes:
+def _as_stored(value: object, sqlite_type: str, kind: str, size: int | None) -> str | bytes:
     """Return a value's part of the canonical text where SQLite's own functions do not do: the function as_stored() there."""
-    text = value.decode("utf-8", "surrogateescape") if kind_here == "text" else stored(value, kind)
-    if changed(value, kind_here, kind):
-        return _never(f"{kind_here} {value.hex()}" if kind_here == "blob" else str(value) if kind_here != "text" else text)
+    text = value.decode("utf-8", "surrogateescape") if sqlite_type == "text" else stored(value, kind)
+    if changed(value, sqlite_type, kind):
+        return _never(f"{sqlite_type} {value.hex()}" if sqlite_type == "blob" else str(value) if sqlite_type != "text" else text)
     if kind == "int":
         number = _INTEGER.fullmatch(text)
         return str(int(number[1])) if number else _never(text)

@@ -7,14 +7,14 @@
 from __future__ import annotations
 
 import dataclasses
+import sqlite3
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import database
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare import nulls
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.rules import Rules
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.table import Column, Table
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._words import identifier
-
-# Tables that each database keeps on its own: run() in synapse/_scripts/synapse_port_db.py, whose own the last one is.
-BOOKKEEPING = {"schema_version", "applied_schema_deltas", "port_from_sqlite3"}
 
 _TABLES = """
 SELECT c.relname, coalesce(json_agg(json_build_array(a.attname, format_type(a.atttypid, a.atttypmod)) ORDER BY a.attnum)
@@ -31,19 +31,20 @@ WHERE k.contype = 'f' AND child.relnamespace = 'public'::regnamespace
 
 
 class Tables:
-    """The tables of SQLite's connection ``lite`` and of ``cursor``'s schema public, by what ``routine`` decides.
+    """The tables of SQLite's connection and of ``cursor``'s schema public, by the ``rules``.
 
-    ``mine`` maps the names of SQLite's to the SQL that made them, ``theirs`` those of PostgreSQL's to lists of (column, type);
-    ``routine`` is as in record.Record.
+    ``sqlite`` maps the names of SQLite's to the SQL that made them, ``postgres`` those of PostgreSQL's to [(column, type)].
     """
 
-    def __init__(self, lite, cursor, routine: dict) -> None:
-        self._lite, self._routine = lite, routine
+    def __init__(self, connection: sqlite3.Connection, cursor: Cursor, rules: Rules) -> None:
+        self.connection, self._rules = connection, rules
         cursor.execute(_TABLES)
-        self.theirs = dict(cursor.fetchall())
-        self.mine = dict(lite.execute("SELECT name, coalesce(sql, '') FROM sqlite_master WHERE type = 'table' ORDER BY name"))
+        self.postgres: dict[str, list[tuple[str, str]]] = dict(cursor.fetchall())
+        self.sqlite: dict[str, str] = dict(
+            connection.execute("SELECT name, coalesce(sql, '') FROM sqlite_master WHERE type = 'table' ORDER BY name")
+        )
         self._keys = database.unique_keys(cursor)
-        self._nullable = nulls.columns(cursor, routine)
+        self._nullable = nulls.columns(cursor, rules)
 
     def table(self, name: str) -> Table:
         """Return what is carried over of the table ``name`` that both sides have: the columns of both.
@@ -52,25 +53,25 @@ class Tables:
         """
         if name == "event_search":
             return self._search()
-        boolean = {one.lower() for one in self._routine["boolean"].get(name, [])}
+        boolean = {one.lower() for one in self._rules.boolean.get(name, ())}
         nullable = self._nullable.get(name, ([], []))[1]
-        mine, columns = self._columns_here(name), []
-        for there, kind in self.theirs[name]:
-            if there.lower() in mine:
-                lite = f"t.{identifier(mine[there.lower()])}"
-                columns.append(Column.of(there, lite, kind, there.lower() in boolean, there in nullable))
+        present, columns = self._columns_of_sqlite(name), []
+        for column, kind in self.postgres[name]:
+            if column.lower() in present:
+                value = f"t.{identifier(present[column.lower()])}"
+                columns.append(Column.of(column, value, kind, column.lower() in boolean, column in nullable))
         return Table(name, f"{identifier(name)} AS t", tuple(columns), self._key(name, columns))
 
     def one_sided(self, name: str) -> tuple[list[str], list[str]]:
         """Return the columns of ``name`` that only SQLite has, and those that only PostgreSQL has."""
-        mine, theirs = self._columns_here(name), {there.lower(): there for there, _kind in self.theirs[name]}
+        sqlite, postgres = self._columns_of_sqlite(name), {column.lower(): column for column, _kind in self.postgres[name]}
         return (
-            [column for name, column in mine.items() if name not in theirs],
-            [column for name, column in theirs.items() if name not in mine],
+            [column for name, column in sqlite.items() if name not in postgres],
+            [column for name, column in postgres.items() if name not in sqlite],
         )
 
-    def _columns_here(self, name: str) -> dict[str, str]:
-        return {row[1].lower(): row[1] for row in self._lite.execute(f"PRAGMA table_info({identifier(name)})")}
+    def _columns_of_sqlite(self, name: str) -> dict[str, str]:
+        return {row[1].lower(): row[1] for row in self.connection.execute(f"PRAGMA table_info({identifier(name)})")}
 
     def _key(self, name: str, columns: list[Column]) -> tuple[str, ...]:
         """Return the columns of a unique index of PostgreSQL's, if both sides can write them; nothing where there is none."""
@@ -81,24 +82,24 @@ class Tables:
     def _search(self) -> Table:
         """Return event_search as handle_search_table() ports it: joined with its event, the text as its search vector."""
         name = "event_search"
-        here = {"origin_server_ts": "e.origin_server_ts", "stream_ordering": "e.stream_ordering", "vector": "t.value"}
+        values = {"origin_server_ts": "e.origin_server_ts", "stream_ordering": "e.stream_ordering", "vector": "t.value"}
         columns = []
-        for there, kind in self.theirs[name]:
-            found = Column.of(there, here.get(there, f"t.{identifier(there)}"), kind, False)
-            if there == "vector":
+        for column, kind in self.postgres[name]:
+            found = Column.of(column, values.get(column, f"t.{identifier(column)}"), kind, False)
+            if column == "vector":
                 found = dataclasses.replace(found, takes="to_tsvector('english', {})")
             columns.append(found)
         source = "event_search AS t CROSS JOIN events AS e USING (event_id, room_id)"
         return Table(name, source, tuple(columns), self._key(name, columns))
 
 
-def references(cursor) -> list[tuple[str, str]]:
+def references(cursor: Cursor) -> list[tuple[str, str]]:
     """Return (child, parent) for every foreign key of a table of the schema public; a table may refer to itself."""
     cursor.execute(_REFERENCES)
     return cursor.fetchall()
 
 
-def triggered(cursor) -> set[str]:
+def triggered(cursor: Cursor) -> set[str]:
     """Return the tables of the schema public with triggers, such as Synapse's, which look into other tables."""
     cursor.execute(
         "SELECT relname FROM pg_class AS t WHERE relnamespace = 'public'::regnamespace"

@@ -6,8 +6,8 @@
 
 The sums of a share are kept in the target database. They hold as long as nothing in the share has changed, and that is seen
 sooner than they are worked out again. On SQLite: by the file's stamp, where it is the very file in which they were found, or by a
-digest of the rows (row_digests.lite_mark()). On PostgreSQL: by what the server keeps of every row. When every row of the share is
-of a transaction that had ended before its sums were worked out, and there are as many as then, in the same file, then none has
+digest of the rows (row_digests.sqlite_mark()). On PostgreSQL: by what the server keeps of every row. When every row of the share
+is of a transaction that had ended before its sums were worked out, and there are as many as then, in the same file, then none has
 come and none has gone: a changed row is a new one of a later transaction (manual, sections 5.6 "System Columns" and 13.1
 "Introduction").
 
@@ -18,11 +18,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import sqlite3
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare import row_digests
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.row_digests import Share, Sums
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.sides import Sides
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.table import Table
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import file
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import row_ids
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._words import identifier
 
 try:
@@ -77,13 +80,13 @@ class _Entry:
 class Kept:
     """The sums that earlier comparisons have left in the database of ``cursor``; if ``keeping``, new ones are left there, too.
 
-    They are compared with the SQLite database ``source``. The cursor is in a transaction that sees one moment. None are known or
-    kept where ``here`` is False: in a database that was restored from a copy, whose transactions have other numbers; and where
-    there is no place for them.
+    ``stamp`` is that of the SQLite database they are compared with. The cursor is in a transaction that sees one moment. None are
+    known or kept where they are not ``usable``: in a database that was restored from a copy, whose transactions have other
+    numbers, and where the transaction itself has written; nor where there is no place for them.
     """
 
-    def __init__(self, cursor, source: str, here: bool, keeping: bool) -> None:
-        self._stamp = file.stamp(source)
+    def __init__(self, cursor: Cursor, stamp: str, usable: bool, keeping: bool) -> None:
+        self._stamp = stamp
         self._entries: dict[tuple[str, str, int], _Entry] = {}
         cursor.execute(
             "SELECT pg_snapshot_xmin(now)::text::bigint, pg_snapshot_xmax(now)::text::bigint,"
@@ -92,9 +95,9 @@ class Kept:
             " FROM pg_current_snapshot() AS now"
         )
         self._ended, latest, readable, writable = cursor.fetchone()
-        self._keeping = here and keeping and readable and writable
+        self.keeping = usable and keeping and readable and writable
         self._new: list[tuple[Share, _Entry, Sums | None]] = []
-        if here and readable:
+        if usable and readable:
             # Two thousand million numbers later nobody can tell which of two transactions is the later one.
             cursor.execute(
                 "SELECT table_name, side, low, high, mark, since, stamp FROM synapse_postgres.sums"
@@ -102,73 +105,77 @@ class Kept:
                 (latest - (1 << 31),),
             )
             self._entries = {(name, side, low): _Entry(*rest) for name, side, low, *rest in cursor}
-        self._known = {name for name, side, _low in self._entries if side == "here"}
+        self._known = {name for name, side, _low in self._entries if side == "sqlite"}
         cursor.execute(_FILES)
         self._files = {name: rest for name, *rest in cursor}
 
-    def cut(self, lite, cursor, table: Table) -> list[Share]:
+    def cut(self, sides: Sides, table: Table) -> list[Share]:
         """Return the shares of ``table`` on both sides: those that are known, and new ones for what lies between and beyond."""
         name, found = identifier(table.name), []
         blocks = self._files[table.name][1]
-        step = _BLOCKS if cursor.connection.server_version >= _READS_BLOCKS else max(blocks, 1)
-        found += [Share(table.name, "there", start, start + step) for start in range(0, blocks, step)]
-        at, last = lite.execute(f"SELECT min(rowid), max(rowid) FROM {name}").fetchone()
+        step = _BLOCKS if sides.postgres.connection.server_version >= _READS_BLOCKS else max(blocks, 1)
+        found += [Share(table.name, "postgres", start, start + step) for start in range(0, blocks, step)]
+        at, last = sides.sqlite.execute(f"SELECT min(rowid), max(rowid) FROM {name}").fetchone()
         if at is None:
             return found
-        for low, high in self._known_here(table.name):
-            found += _runs(lite, table.name, at, low - 1)
-            found.append(Share(table.name, "here", low, high))
+        for low, high in self._known_of_sqlite(table.name):
+            found += _runs(sides.sqlite, table.name, at, low - 1)
+            found.append(Share(table.name, "sqlite", low, high))
             at = max(at, high + 1)
-        return found + _runs(lite, table.name, at, last)
+        return found + _runs(sides.sqlite, table.name, at, last)
 
-    def _known_here(self, name: str) -> list[tuple[int, int]]:
-        return sorted((low, one.high) for (table, side, low), one in self._entries.items() if (table, side) == (name, "here"))
+    def _known_of_sqlite(self, name: str) -> list[tuple[int, int]]:
+        return sorted((low, one.high) for (table, side, low), one in self._entries.items() if (table, side) == (name, "sqlite"))
 
     def knows(self, name: str) -> bool:
         """Tell whether anything is known of SQLite's table ``name``."""
         return name in self._known
 
-    def sums(self, lite, cursor, table: Table, share: Share, rows: row_digests.Rows | None = None) -> tuple[Sums, _Entry | None]:
+    def sums(self, sides: Sides, table: Table, share: Share, rows: row_digests.Rows | None = None) -> tuple[Sums, _Entry | None]:
         """Return the sums of ``share``, and what is new to know about it, for keep().
 
-        ``lite``, ``cursor`` and ``rows`` are as in row_digests.lite_sums(); rows of sums that are known are not read.
+        ``rows`` is as in row_digests.sqlite_sums(); rows of sums that are known are not read.
         """
+        sqlite, cursor = sides.sqlite, sides.postgres
         entry = self._entries.get((share.table, share.side, share.low))
         entry = entry if entry and entry.high == share.high else None
-        if share.side == "there":
-            return self._sums_there(cursor, table, share, entry)
+        if share.side == "postgres":
+            return self._postgres_sums(cursor, table, share, entry)
         if entry and entry.stamp == self._stamp and entry.mark.startswith(_marked(table, "")):
             return _read(cursor, share), None
         mark = ""
-        if entry or (self._keeping and share.high - share.low >= _WORTH_KEEPING):
-            mark = _marked(table, row_digests.lite_mark(lite, table, share))
+        if entry or (self.keeping and share.high - share.low >= _WORTH_KEEPING):
+            mark = _marked(table, row_digests.sqlite_mark(sqlite, table, share))
         if entry and entry.mark == mark:
             return _read(cursor, share), dataclasses.replace(entry, stamp=self._stamp)
-        return row_digests.lite_sums(lite, cursor, table, share, rows), _Entry(share.high, mark, None, self._stamp)
+        return row_digests.sqlite_sums(sqlite, cursor, table, share, rows), _Entry(share.high, mark, None, self._stamp)
 
-    def _sums_there(self, cursor, table: Table, share: Share, entry: _Entry | None) -> tuple[Sums, _Entry | None]:
+    def _postgres_sums(self, cursor: Cursor, table: Table, share: Share, entry: _Entry | None) -> tuple[Sums, _Entry | None]:
         if entry:
-            rows, late, known = _read_there(cursor, share, entry.since)
-            if not late and self._mark_there(table, rows) == entry.mark:
+            rows, late, known = _read_with_state(cursor, share, entry.since)
+            if not late and self._postgres_mark(table, rows) == entry.mark:
                 return known, None
-        found = row_digests.server_sums(cursor, table, share)
-        return found, _Entry(share.high, self._mark_there(table, found.rows), self._ended, None)
+        found = row_digests.postgres_sums(cursor, table, share)
+        return found, _Entry(share.high, self._postgres_mark(table, found.rows), self._ended, None)
 
-    def _mark_there(self, table: Table, rows: int) -> str:
+    def _postgres_mark(self, table: Table, rows: int) -> str:
         """Return the mark of a share of ``rows`` rows on PostgreSQL, in the table's present file."""
         return _marked(table, f"{self._files[table.name][0]} {rows}")
 
     def keep(self, share: Share, found: Sums, new: _Entry | None) -> None:
         """Keep what sums() has told, when settle() is called next."""
-        if new and self._keeping and found.rows > _WORTH_KEEPING:
+        if new and self.keeping and found.rows > _WORTH_KEEPING:
             known = self._entries.get((share.table, share.side, share.low))
             # Sums of the same mark are the same; those of PostgreSQL's rows are never found again by it.
-            content = None if share.side == "here" and known and known.mark == new.mark else found
+            content = None if share.side == "sqlite" and known and known.mark == new.mark else found
             self._new.append((share, new, content))
 
-    def settle(self, cursor, at_least: int = 1) -> None:
-        """Write what is to be kept, if it is ``at_least`` so much, at once; the cursor's connection commits by itself."""
-        if len(self._new) < at_least:
+    def settle(self, cursor: Cursor | None, at_least: int = 1) -> None:
+        """Write what is to be kept, if it is ``at_least`` so much, at once; the cursor's connection commits by itself.
+
+        There is no cursor where nothing is kept.
+        """
+        if cursor is None or len(self._new) < at_least:
             return
         rows = [
             (share.table, share.side, share.low, *dataclasses.astuple(entry), found.dropped, psycopg2.Binary(_packed(found)))
@@ -183,15 +190,15 @@ class Kept:
             extras.execute_values(cursor, _STAMP, places)
 
 
-def _runs(lite, name: str, low: int, high: int) -> list[Share]:
-    """Return shares for the row ids from ``low`` to ``high``; none where there are no rows."""
-    table, found = identifier(name), []
-    query = f"SELECT rowid FROM {table} WHERE rowid BETWEEN ? AND ? ORDER BY rowid LIMIT 1"
-    while low <= high and lite.execute(query, (low, high)).fetchone():
-        following = lite.execute(f"{query} OFFSET {_ROWS}", (low, high)).fetchone()
-        end = following[0] - 1 if following else high
-        found.append(Share(name, "here", low, end))
-        low = end + 1
+def _runs(sqlite: sqlite3.Connection, name: str, low: int, high: int) -> list[Share]:
+    """Return shares for the rows with row ids from ``low`` to ``high``; none where there are no rows."""
+    found = []
+    while low <= high:
+        ends = row_ids.run(sqlite, name, low, high, _ROWS)
+        if ends is None:
+            break
+        found.append(Share(name, "sqlite", *ends))
+        low = ends[1] + 1
     return found
 
 
@@ -214,19 +221,19 @@ def _unpacked(dropped: int, raw: bytes) -> Sums:
     return Sums(*numbers, dropped)
 
 
-def _read(cursor, share: Share) -> Sums:
+def _read(cursor: Cursor, share: Share) -> Sums:
     query = "SELECT dropped, sums FROM synapse_postgres.sums WHERE (table_name, side, low) = (%s, %s, %s)"
     cursor.execute(query, (share.table, share.side, share.low))
     return _unpacked(*cursor.fetchone())
 
 
-def _read_there(cursor, share: Share, since: int) -> tuple[int, bool, Sums]:
+def _read_with_state(cursor: Cursor, share: Share, since: int) -> tuple[int, bool, Sums]:
     """Return how many rows PostgreSQL has in ``share``, whether one is of the transaction ``since`` or a later one, and what is
     known of it."""
     cursor.execute(
         "SELECT rows, late, dropped, sums FROM (SELECT count(*), coalesce(bool_or(age(xmin) <= age(%s::text::xid)), false)"
         f" FROM public.{identifier(share.table)} WHERE ctid >= %s::tid AND ctid < %s::tid) AS found (rows, late),"
-        " synapse_postgres.sums WHERE (table_name, side, low) = (%s, 'there', %s)",
+        " synapse_postgres.sums WHERE (table_name, side, low) = (%s, 'postgres', %s)",
         (since % (1 << 32), f"({share.low},0)", f"({share.high},0)", share.table, share.low),
     )
     rows, late, *known = cursor.fetchone()

@@ -16,20 +16,20 @@ SIZED = re.compile(r"character( varying)?(?:\((\d+)\))?")
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """A column of a table on both sides: ``name`` in PostgreSQL, ``lite``, an expression on SQLite.
+    """A column of a table on both sides: ``name`` in PostgreSQL, ``sqlite``, an expression on SQLite.
 
     ``kind`` is how its text is compared: int, bool, bool or null, text, char, bytea, or special, for which only the server
     knows what it makes of a value; ``takes`` is the SQL by which it does, with ``{}`` for the value as text.
     """
 
     name: str
-    lite: str
+    sqlite: str
     kind: str
     type: str
     takes: str = "{}"
 
     @classmethod
-    def of(cls, name: str, lite: str, kind: str, boolean: bool, nullable: bool = False) -> Column:
+    def of(cls, name: str, sqlite: str, kind: str, boolean: bool, nullable: bool = False) -> Column:
         """Return the Column of the PostgreSQL type ``kind`` (as format_type() says it); ``boolean``: the routine knows it as one.
 
         What the routine gives to psycopg2 for a column (synapse/_scripts/synapse_port_db.py, _convert_rows) decides what is
@@ -38,12 +38,12 @@ class Column:
         """
         sized = SIZED.fullmatch(kind)
         if kind == "boolean" and boolean:
-            return cls(name, lite, "bool or null" if nullable else "bool", kind)
+            return cls(name, sqlite, "bool or null" if nullable else "bool", kind)
         if kind in _KINDS:
-            return cls(name, lite, _KINDS[kind], kind)
+            return cls(name, sqlite, _KINDS[kind], kind)
         if sized:
-            return cls(name, lite, "text" if sized[1] else "char", kind)
-        return cls(name, lite, "special", kind, f"CAST({{}} AS {kind})")
+            return cls(name, sqlite, "text" if sized[1] else "char", kind)
+        return cls(name, sqlite, "special", kind, f"CAST({{}} AS {kind})")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,19 +94,19 @@ def stored(value: object, kind: str) -> str | None:
     return str(value)
 
 
-def changed(value: object, kind_here: str, kind: str) -> str | None:
+def changed(value: object, sqlite_type: str, kind: str) -> str | None:
     """Return what is wrong with a value of which the routine would have PostgreSQL store another one; None for a sound one.
 
-    ``kind_here`` is its type on SQLite, as typeof() says it, and ``kind`` that of the Column; a text is given as bytes. These are
-    the conditions of preflight_values, which looks before a move, for what carries rows over and for what compares them.
+    ``sqlite_type`` is its type on SQLite, as typeof() says it, and ``kind`` that of the Column; a text is given as bytes. These
+    are the conditions of preflight_values, which looks before a move, for what carries rows over and for what compares them.
     """
-    if kind in ("text", "char", "special") and kind_here == "blob":
+    if kind in ("text", "char", "special") and sqlite_type == "blob":
         return "is a blob, where PostgreSQL needs text"
-    if kind == "int" and kind_here == "real" and not value.is_integer():
+    if kind == "int" and sqlite_type == "real" and not value.is_integer():
         return "is no whole number"
     if kind in ("bool", "bool or null") and value not in (0, 1, None):
         return "is neither 1 (true) nor 0 (false)"
-    if kind == "bytea" and (kind_here in ("integer", "real") or (kind_here == "text" and b"\\" in value)):
+    if kind == "bytea" and (sqlite_type in ("integer", "real") or (sqlite_type == "text" and b"\\" in value)):
         return "is neither a blob nor text without a backslash"
     return None
 

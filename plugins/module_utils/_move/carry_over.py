@@ -5,21 +5,25 @@
 """Carrying over the rows of append-only tables that changed on SQLite between two runs of the port routine.
 
 The routine only ever adds to these tables: a row that Synapse changed or deleted since the first run stays old. Which rows
-these are is in temp.only_here and temp.only_there of the SQLite connection: see unmatched.Unmatched.
+these are is in temp.only_sqlite and temp.only_postgres of the SQLite connection: see unmatched.Unmatched.
 """
 
 from __future__ import annotations
 
 import contextlib
+import sqlite3
+from typing import Iterable, Iterator
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare import row_digests, schemas
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.comparison import Comparison
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.table import Column, Table
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.sides import Sides
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.table import Table
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.unmatched import SAME_KEY
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import copy_lines, record
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import file
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import copy_lines, record, target_checks
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite.source import Source
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._words import identifier
 
 try:
@@ -40,8 +44,8 @@ _NO_ROW = ("08", "53", "57", "58")
 _OF_A_ROW = ("22", "23", "44", "54", "P0")
 
 
-def require_ours(cursor, source: str) -> None:
-    """Raise Refusal unless the target holds what a move of ours put there, and nothing that Synapse wrote since."""
+def require_ported_here(cursor: Cursor, source: Source) -> None:
+    """Raise Refusal unless the target holds what a move of this collection put there, and nothing that Synapse wrote since."""
     recorded = record.read(cursor)
     if recorded is None:
         raise Refusal(
@@ -50,30 +54,31 @@ def require_ours(cursor, source: str) -> None:
         )
     if recorded.status != "ported":
         raise Refusal("The move into the target database has not ended.", "Run synapse_port to its end, then this again.")
-    record.require_only_ported(cursor, source)
-    record.require_same_rows(cursor, source, recorded.routine["append_only"])
+    target_checks.require_only_ported(cursor, source)
+    target_checks.require_same_rows(cursor, source, recorded.rules.append_only if recorded.rules else ())
 
 
-def require_ported(cursor, source: str) -> None:
+def require_ported(cursor: Cursor, source: Source) -> None:
     """Raise Refusal unless ``source`` is the very file that was ported: an older one would undo what is there."""
-    if file.stamp(source) != record.read(cursor).stamp:
+    recorded = record.read(cursor)
+    if recorded is None or source.stamp() != recorded.stamp:
         raise Refusal(
-            f"{source} is not, or no longer, what was ported, so nothing is carried over from it.",
+            f"{source.path} is not, or no longer, what was ported, so nothing is carried over from it.",
             "Run synapse_port on it first, then this again.",
         )
 
 
-def planned(lite, names: list[str]) -> dict:
+def planned(sqlite: sqlite3.Connection, names: list[str]) -> dict[str, dict[str, int]]:
     """Return what carry() will do: ``{table: {written, deleted}}``, counted in rows; a changed row is a written one."""
-    written = "SELECT count(*) FROM temp.only_here WHERE name = ?"
-    deleted = f"SELECT count(*) FROM temp.only_there AS mine WHERE name = ? AND NOT {SAME_KEY.format('here')}"
+    written = "SELECT count(*) FROM temp.only_sqlite WHERE name = ?"
+    deleted = f"SELECT count(*) FROM temp.only_postgres AS differing WHERE name = ? AND NOT {SAME_KEY.format('sqlite')}"
     return {
-        name: {key: lite.execute(query, (name,)).fetchone()[0] for key, query in (("written", written), ("deleted", deleted))}
+        name: {key: sqlite.execute(query, (name,)).fetchone()[0] for key, query in (("written", written), ("deleted", deleted))}
         for name in names
     }
 
 
-def concerned(cursor, names: list[str], aside: list[tuple[str, str]] = ()) -> set[str]:
+def concerned(cursor: Cursor, names: Iterable[str], aside: Iterable[tuple[str, str]] = ()) -> set[str]:
     """Return ``names`` and every table whose foreign keys lead to one of them, as deleting there may delete here.
 
     ``aside`` are foreign keys that are not there now, as (child, parent).
@@ -87,7 +92,7 @@ def concerned(cursor, names: list[str], aside: list[tuple[str, str]] = ()) -> se
         found |= more
 
 
-def carry_differences(comparison: Comparison, names: set[str]) -> dict:
+def carry_differences(comparison: Comparison, names: set[str]) -> dict[str, dict[str, int]]:
     """Carry over what differs in the tables ``names``, and see what it came to; return ``{table: {written, deleted}}``.
 
     Deleting a row may delete others that refer to it, in the same table or another, which then differ and are carried, too.
@@ -97,40 +102,41 @@ def carry_differences(comparison: Comparison, names: set[str]) -> dict:
         tables = {table.name: table for table in comparison.tables if table.name in comparison.differing and table.name in names}
         if not tables:
             break
-        carried = carry(comparison.lite, comparison.cursor, tables)
+        carried = carry(comparison.sides, tables)
         for name, rows in carried.items():
             before = done.get(name, {"written": 0, "deleted": 0})
             done[name] = {kind: before[kind] + rows[kind] for kind in rows}
         deleted = [name for name, rows in carried.items() if rows["deleted"]]
-        names = {*tables, *concerned(comparison.cursor, deleted)}
+        names = {*tables, *concerned(comparison.postgres, deleted)}
         comparison.recompare(names)
     return done
 
 
-def carry(lite, cursor, tables: dict[str, Table]) -> dict:
+def carry(sides: Sides, tables: dict[str, Table]) -> dict[str, dict[str, int]]:
     """Make PostgreSQL's ``tables`` hold what SQLite's hold; return ``{table: {written, deleted}}``.
 
-    Children go before their parents where rows are deleted, and after them where rows are written. It is all in ``cursor``'s
+    Children go before their parents where rows are deleted, and after them where rows are written. It is all in PostgreSQL's
     open transaction, without savepoints: their rows would bear later transactions' numbers than the one that record.carried()
     records. Memory does not grow with the number of rows. Raises Refusal where the server refuses a row.
     """
+    cursor = sides.postgres
     names = _parents_first(cursor, list(tables))
-    copy_lines.prepare(lite)
+    copy_lines.prepare(sides.sqlite)
     cursor.execute("SET CONSTRAINTS ALL DEFERRED")
     done = {name: {"written": 0, "deleted": 0} for name in names}
     for name in reversed(names):
-        with told_without_values(name):
-            done[name]["deleted"] = _delete(lite, cursor, tables[name])
+        with refused_without_values(name):
+            done[name]["deleted"] = _delete(sides, tables[name])
     for name in names:
-        with told_without_values(name):
-            done[name]["written"] = _write(lite, cursor, tables[name])
-    with told_without_values(", ".join(names)):
+        with refused_without_values(name):
+            done[name]["written"] = _write(sides, tables[name])
+    with refused_without_values(", ".join(names)):
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
     return done
 
 
 @contextlib.contextmanager
-def told_without_values(name: str):
+def refused_without_values(name: str) -> Iterator[None]:
     """Turn the server's refusal of a row of the table ``name`` into ours; with the ``table`` as a fact, if a row is the reason.
 
     Its own words may hold the row, and so a secret: see _connection.without_values().
@@ -154,7 +160,7 @@ def told_without_values(name: str):
         ) from None
 
 
-def _parents_first(cursor, names: list[str]) -> list[str]:
+def _parents_first(cursor: Cursor, names: list[str]) -> list[str]:
     """Return ``names`` so that no table stands before one that it refers to; in a circle any order is as good."""
     left, found = sorted(names), []
     references = [(child, parent) for child, parent in schemas.references(cursor) if parent in names and parent != child]
@@ -165,55 +171,55 @@ def _parents_first(cursor, names: list[str]) -> list[str]:
     return found
 
 
-def _delete(lite, cursor, table: Table) -> int:
+def _delete(sides: Sides, table: Table) -> int:
     deleted = 0
-    query = f"SELECT id FROM temp.only_there AS mine WHERE name = ? AND NOT {SAME_KEY.format('here')}"
-    rows = lite.execute(query, (table.name,))
+    query = f"SELECT id FROM temp.only_postgres AS differing WHERE name = ? AND NOT {SAME_KEY.format('sqlite')}"
+    rows = sides.sqlite.execute(query, (table.name,))
     for batch in iter(lambda: rows.fetchmany(_BATCH), []):
-        cursor.execute(
-            f"DELETE FROM {_there(table)} WHERE ctid = ANY (%s::tid[])", ([row_digests.ctid(row[0]) for row in batch],)
+        sides.postgres.execute(
+            f"DELETE FROM {copy_lines.place(table)} WHERE ctid = ANY (%s::tid[])", ([row_digests.ctid(row[0]) for row in batch],)
         )
-        deleted += cursor.rowcount
+        deleted += sides.postgres.rowcount
     return deleted
 
 
-def _write(lite, cursor, table: Table) -> int:
+def _write(sides: Sides, table: Table) -> int:
     """Bring SQLite's rows to a temporary table on the server, and from there to where they belong."""
-    cursor.execute(copy_lines.waiting(table, "carried"))
-    lines = copy_lines.Lines(lite, table, among=f"SELECT id FROM temp.only_here WHERE name = {_literal(table.name)}")
-    lines.send(cursor, copy_lines.into(table, "pg_temp.carried"))
-    names, values = copy_lines.names(table), ", ".join(map(_given, table.columns))
-    # One statement, since a changed row may refer to a new one and foreign keys are looked at when a statement ends; the changed
-    # rows first, since a new one may have a value that they give up.
-    where = f" AND NOT EXISTS (SELECT FROM {_there(table)} AS t WHERE {_same_key(table)})" if table.key else ""
-    cursor.execute(
-        f"WITH changed AS ({_update(table)}), new AS (INSERT INTO {_there(table)} ({names}) OVERRIDING SYSTEM VALUE"
-        f" SELECT {values} FROM pg_temp.carried AS c WHERE (SELECT count(*) FROM changed) >= 0{where} RETURNING 1)"
-        " SELECT (SELECT count(*) FROM changed) + (SELECT count(*) FROM new)"
-    )
+    cursor = sides.postgres
+    transfer = copy_lines.Transfer(table, _merge(table))
+    transfer.send(sides.sqlite, cursor, among=f"SELECT id FROM temp.only_sqlite WHERE name = {_literal(table.name)}")
     written = cursor.fetchone()[0]
-    cursor.execute("DROP TABLE pg_temp.carried")
+    cursor.execute(f"DROP TABLE {copy_lines.WAITING}")
     return written
+
+
+def _merge(table: Table) -> str:
+    """Return the statement that writes the rows that wait, over those of the same key or as new ones, and counts them.
+
+    It is one, since a changed row may refer to a new one and foreign keys are looked at when a statement ends; the changed rows
+    first, since a new one may have a value that they give up.
+    """
+    place, waiting = copy_lines.place(table), copy_lines.WAITING
+    where = f" AND NOT EXISTS (SELECT FROM {place} AS t WHERE {_same_key(table)})" if table.key else ""
+    return (
+        f"WITH changed AS ({_update(table)}), new AS (INSERT INTO {place} ({copy_lines.names(table)}) OVERRIDING SYSTEM VALUE"
+        f" SELECT {copy_lines.given(table.columns)} FROM {waiting} AS c WHERE (SELECT count(*) FROM changed) >= 0{where}"
+        " RETURNING 1) SELECT (SELECT count(*) FROM changed) + (SELECT count(*) FROM new)"
+    )
 
 
 def _update(table: Table) -> str:
     """Return the UPDATE of the rows that PostgreSQL has under the same key; one that finds nothing where there is no key."""
-    settings = ", ".join(f"{identifier(one.name)} = {_given(one)}" for one in table.columns if one.name not in table.key)
-    if not settings or not table.key:
+    others = [one for one in table.columns if one.name not in table.key]
+    if not others or not table.key:
         return "SELECT 1 WHERE false"
-    return f"UPDATE {_there(table)} AS t SET {settings} FROM pg_temp.carried AS c WHERE {_same_key(table)} RETURNING 1"
-
-
-def _given(one: Column) -> str:
-    return one.takes.format(f"c.{identifier(one.name)}")
+    settings = ", ".join(f"{identifier(one.name)} = {copy_lines.given([one])}" for one in others)
+    place, waiting = copy_lines.place(table), copy_lines.WAITING
+    return f"UPDATE {place} AS t SET {settings} FROM {waiting} AS c WHERE {_same_key(table)} RETURNING 1"
 
 
 def _same_key(table: Table) -> str:
     return " AND ".join(f"t.{name} = c.{name}" for name in map(identifier, table.key))
-
-
-def _there(table: Table) -> str:
-    return f"public.{identifier(table.name)}"
 
 
 def _literal(text: str) -> str:

@@ -6,12 +6,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
+import sqlite3
+from typing import Any, Iterable, Iterator
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.table import Column, Table, changed, stored
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import row_reader
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._words import identifier
 
 try:
@@ -26,6 +30,10 @@ PIECE = 1 << 20
 _QUOTE = b"\x01"
 _COPY = "COPY {} ({}) FROM STDIN (FORMAT csv, DELIMITER ',', QUOTE E'\\x01')"
 
+# The temporary table in which rows wait for what SQL makes of them. What only a function of the server makes of a value is text
+# there.
+WAITING = "pg_temp.waiting"
+
 # What stands in a line for a value of which PostgreSQL would store another one: see _as_given().
 _MARKED = re.compile(rb"\0changed\0([^\0]*)\0")
 
@@ -33,9 +41,50 @@ _MARKED = re.compile(rb"\0changed\0([^\0]*)\0")
 _TEXTS = ("text", "char", "special")
 
 
-def into(table: Table, place: str) -> str:
-    """Return the COPY that takes the Lines of ``table`` into ``place``, a table's name as SQL has it."""
-    return _COPY.format(place, names(table))
+def prepare(sqlite: sqlite3.Connection) -> None:
+    """Give the connection ``sqlite`` the function of the lines' expressions, before it is used."""
+    sqlite.create_function("as_given", 4, _as_given)
+
+
+@dataclasses.dataclass(frozen=True)
+class Transfer:
+    """How the rows of ``table`` go to PostgreSQL: straight into it, or into a temporary table, from which ``merge`` takes them.
+
+    ``refusable``: rows that PostgreSQL refuses for what other rows hold may be left out, since the table is compared afterwards.
+    """
+
+    table: Table
+    merge: str | None
+    refusable: bool = False
+
+    @classmethod
+    def of(cls, table: Table, compared: bool) -> Transfer:
+        """Return the Transfer of rows that PostgreSQL has not yet, or some of which it may have, where they are ``compared``."""
+        if not compared and all(one.takes in ("{}", f"CAST({{}} AS {one.type})") for one in table.columns):
+            return cls(table, None)
+        # What only a function of the server makes of a value has to wait, and so has what may be there already.
+        refused = " ON CONFLICT DO NOTHING" if compared else ""
+        insert = f"INSERT INTO {place(table)} ({names(table)}) OVERRIDING SYSTEM VALUE"
+        return cls(table, f"{insert} SELECT {given(table.columns)} FROM {WAITING} AS c{refused}", compared)
+
+    def send(self, sqlite: sqlite3.Connection, cursor: Cursor, **which: Any) -> Lines:
+        """Send the rows that ``which`` names, as row_reader.each() does, and have them taken; return the Lines that went.
+
+        The temporary table is there until the transaction ends.
+        """
+        lines = Lines(sqlite, self.table, **which)
+        if self.merge is not None:
+            columns = (f"{identifier(one.name)} {'text' if one.kind == 'special' else one.type}" for one in self.table.columns)
+            cursor.execute(f"CREATE TEMP TABLE {WAITING} ({', '.join(columns)}) ON COMMIT DROP")
+        lines.send(cursor, place(self.table) if self.merge is None else WAITING)
+        if self.merge is not None:
+            cursor.execute(self.merge)
+        return lines
+
+
+def place(table: Table) -> str:
+    """Return the name of PostgreSQL's table, as SQL has it."""
+    return f"public.{identifier(table.name)}"
 
 
 def names(table: Table) -> str:
@@ -43,18 +92,9 @@ def names(table: Table) -> str:
     return ", ".join(identifier(one.name) for one in table.columns)
 
 
-def waiting(table: Table, name: str) -> str:
-    """Return the statement that makes the temporary table ``name``, in which lines wait for what SQL makes of them.
-
-    What only a function of the server makes of a value is text there.
-    """
-    columns = (f"{identifier(one.name)} {'text' if one.kind == 'special' else one.type}" for one in table.columns)
-    return f"CREATE TEMP TABLE {name} ({', '.join(columns)}) ON COMMIT DROP"
-
-
-def prepare(lite) -> None:
-    """Give the SQLite connection ``lite`` the function of its expressions, before it is used."""
-    lite.create_function("as_given", 4, _as_given)
+def given(columns: Iterable[Column]) -> str:
+    """Return what SQL makes of the values of ``columns`` that wait in WAITING, which is called ``c``."""
+    return ", ".join(one.takes.format(f"c.{identifier(one.name)}") for one in columns)
 
 
 class Lines:
@@ -63,17 +103,19 @@ class Lines:
     ``rows`` and ``dropped`` count those that were read.
     """
 
-    def __init__(self, lite, table: Table, **which) -> None:
+    def __init__(self, sqlite: sqlite3.Connection, table: Table, **which: Any) -> None:
         self.rows = self.dropped = 0
-        self._lite, self._table, self._refused = lite, table, None
-        lite.text_factory = bytes
+        self._sqlite, self._table = sqlite, table
+        self._refused: Refusal | None = None
+        sqlite.text_factory = bytes
         line = " || ',' || ".join(map(_csv, table.columns))
-        self._pieces, self._piece, self._at = self._read(row_reader.each(lite, table, f"{line} || char(10)", **which)), b"", 0
+        self._pieces = self._read(row_reader.each(sqlite, table, f"{line} || char(10)", **which))
+        self._piece, self._at = b"", 0
 
-    def send(self, cursor, copy: str) -> None:
-        """Send the lines by the statement ``copy``. Raises Refusal for a value of which PostgreSQL would store another one."""
+    def send(self, cursor: Cursor, target: str) -> None:
+        """Send the lines to the table ``target``. Raises Refusal for a value of which PostgreSQL would store another one."""
         try:
-            cursor.copy_expert(copy, self, PIECE)
+            cursor.copy_expert(_COPY.format(target, names(self._table)), self, PIECE)
         except psycopg2.Error:
             if self._refused:
                 raise self._refused from None
@@ -87,7 +129,7 @@ class Lines:
         self._at += len(piece)
         return piece
 
-    def _read(self, found):
+    def _read(self, found: Iterable[tuple]) -> Iterator[bytes]:
         """Yield the lines, those of many rows at once."""
         lines, length = [], 0
         for row in found:
@@ -106,17 +148,17 @@ class Lines:
         if lines:
             yield b"".join(lines)
 
-    def _large(self, number: int):
+    def _large(self, number: int) -> Iterator[bytes]:
         """Yield the line of a large row; nothing where it has a NUL character."""
         nul = None
-        for piece in _pieces(self._lite, self._table, number):
+        for piece in _pieces(self._sqlite, self._table, number):
             if b"\0" in piece and not (nul and _MARKED.search(nul)):
                 nul = piece
         if nul is not None:
             self._leave_out(number, nul)
             return
         self.rows += 1
-        yield from filter(None, _pieces(self._lite, self._table, number))
+        yield from filter(None, _pieces(self._sqlite, self._table, number))
         yield b"\n"
 
     def _leave_out(self, number: int, text: bytes) -> None:
@@ -132,8 +174,8 @@ class Lines:
         self.dropped += 1
 
 
-def _pieces(lite, table: Table, number: int):
-    return row_reader.pieces(lite, table, number, _csv, _large_csv, between=b",")
+def _pieces(sqlite: sqlite3.Connection, table: Table, number: int) -> Iterator[bytes]:
+    return row_reader.pieces(sqlite, table, number, _csv, _large_csv, between=b",")
 
 
 def _csv(one: Column) -> str:
@@ -141,7 +183,7 @@ def _csv(one: Column) -> str:
 
     NULL is nothing, an empty text two quotes.
     """
-    name = one.lite
+    name = one.sqlite
     text = f"char(1) || replace({name}, char(1), char(1, 1)) || char(1)"
     column = one.name.replace("'", "''")
     odd = f"CASE typeof({name}) WHEN 'text' THEN CAST({name} AS BLOB) ELSE {name} END, typeof({name}), '{one.kind}'"
@@ -154,7 +196,7 @@ def _csv(one: Column) -> str:
     return f"CASE typeof({name}) WHEN '{kind}' THEN {value} WHEN 'null' THEN '' ELSE {odd} END"
 
 
-def _large_csv(one: Column, kind: str, _size: int, values):
+def _large_csv(one: Column, kind: str, _size: int, values: Iterator[bytes]) -> Iterator[bytes] | None:
     """Return the pieces of the same for a large value: see row_reader.pieces()."""
     if kind == "text" and one.kind in _TEXTS:
         return itertools.chain([_QUOTE], (value.replace(_QUOTE, _QUOTE * 2) for value in values), [_QUOTE])
@@ -163,13 +205,13 @@ def _large_csv(one: Column, kind: str, _size: int, values):
     return None
 
 
-def _as_given(value: object, kind_here: str, kind: str, column: str) -> bytes:
+def _as_given(value: object, sqlite_type: str, kind: str, column: str) -> bytes:
     """Return a value's part of a line of CSV where SQLite's own functions do not do: the function as_given() there.
 
     A value of which PostgreSQL would store another one is marked, as no value that it stores can be.
     """
-    wrong = changed(value, kind_here, kind)
+    wrong = changed(value, sqlite_type, kind)
     if wrong:
         return b"\0changed\0%b\0" % f"{column}\n{wrong}".encode()
-    text = value if kind_here == "text" else stored(value, kind).encode("utf-8", "surrogateescape")
+    text = value if sqlite_type == "text" else stored(value, kind).encode("utf-8", "surrogateescape")
     return _QUOTE + text.replace(_QUOTE, _QUOTE * 2) + _QUOTE

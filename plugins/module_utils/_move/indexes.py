@@ -13,10 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from typing import Callable, Iterator
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _progress, _sessions, _workers
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _progress, _workers
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import carry_over, record
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import carry_over, move_lock
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite.source import Source
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._target import Target
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
 
 try:
     from psycopg2 import extras, sql
@@ -69,7 +73,7 @@ class _Aside:
     parent: str | None
 
 
-def put_aside(cursor, names: set[str]) -> None:
+def put_aside(cursor: Cursor, names: set[str]) -> None:
     """Drop the indexes and constraints of the tables ``names`` that can be made again, and record them."""
     cursor.execute("BEGIN")
     cursor.execute(_FOUND, {"names": sorted(names), "foreign_key": _FOREIGN_KEY})
@@ -81,31 +85,30 @@ def put_aside(cursor, names: set[str]) -> None:
     cursor.execute("COMMIT")
 
 
-def _drop(table: str, name: str, kind: str):
+def _drop(table: str, name: str, kind: str) -> sql.Composed:
     if kind == "INDEX":
         return sql.SQL("DROP INDEX {}").format(sql.Identifier("public", name))
     return sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(sql.Identifier("public", table), sql.Identifier(name))
 
 
-def put_back(cursor, libpq: dict, source: str, foreign_keys: bool = True) -> None:
-    """Make again all that is put aside, several at a time, by connections with the keywords ``libpq``.
+def put_back(source: Source, target: Target, foreign_keys: bool = True) -> None:
+    """Make again all that is put aside in ``target``, several at a time; how far it is is told beside the ``source``.
 
-    Without ``foreign_keys``, these stay aside. How far it is is told beside the SQLite database ``source``. Raises Refusal when
-    rows are against a constraint.
+    Without ``foreign_keys``, these stay aside. Raises Refusal when rows are against a constraint.
     """
-    found = [one for one in aside(cursor) if foreign_keys or one.stage != _FOREIGN_KEY]
+    found = [one for one in aside(target.cursor) if foreign_keys or one.stage != _FOREIGN_KEY]
     if not found:
         return
-    with _progress.Progress(f"{source}.progress.json", "port", unit="indexes") as told:
-        told.tell(doing="the indexes", done=0, total=len(found), now=True)
-        builds = _Builds(found, told)
-        _workers.work(lambda: _builder(libpq), builds.next, builds.done, _sessions.workers(cursor))
+    with source.progress("port", unit="indexes") as progress:
+        progress.tell(doing="the indexes", done=0, total=len(found), now=True)
+        builds = _Builds(found, progress)
+        _workers.work(lambda: _building(target), builds.next, builds.done, target.workers())
 
 
-def aside(cursor) -> list[_Aside]:
+def aside(cursor: Cursor) -> list[_Aside]:
     """Return what is put aside, in the order in which it is made again: that of the largest tables first.
 
-    Without the routine's table of borders, Synapse's tables are not those any more, and nothing is.
+    Without the routine's table of watermarks, Synapse's tables are not those any more, and nothing is.
     """
     cursor.execute("SELECT to_regclass('synapse_postgres.aside'), to_regclass('public.port_from_sqlite3')")
     if None in cursor.fetchone():
@@ -117,12 +120,12 @@ def aside(cursor) -> list[_Aside]:
     return [_Aside(*row) for row in cursor]
 
 
-def references(cursor) -> list[tuple[str, str]]:
+def references(cursor: Cursor) -> list[tuple[str, str]]:
     """Return (child, parent) for every foreign key that is put aside."""
     return [(one.table, one.parent) for one in aside(cursor) if one.parent]
 
 
-def require_none_aside(cursor) -> None:
+def require_none_aside(cursor: Cursor) -> None:
     """Raise Refusal when something is put aside: the port has not ended."""
     found = aside(cursor)
     if found:
@@ -135,8 +138,8 @@ def require_none_aside(cursor) -> None:
 class _Builds:
     """What is left to be made; foreign keys one by one, as each locks two tables."""
 
-    def __init__(self, found: list[_Aside], told: _progress.Progress) -> None:
-        self._left, self._total, self._told, self._at_work, self._made = found, len(found), told, 0, 0
+    def __init__(self, found: list[_Aside], progress: _progress.Progress) -> None:
+        self._left, self._total, self._progress, self._at_work, self._made = found, len(found), progress, 0, 0
 
     def next(self) -> _Aside | None:
         if not self._left or (self._left[0].stage == _FOREIGN_KEY and self._at_work):
@@ -146,19 +149,18 @@ class _Builds:
 
     def done(self, one: _Aside, _answer: None) -> None:
         self._at_work, self._made = self._at_work - 1, self._made + 1
-        self._told.tell(doing=one.name, done=self._made, total=self._total)
+        self._progress.tell(doing=one.name, done=self._made, total=self._total)
 
 
 @contextlib.contextmanager
-def _builder(libpq: dict):
-    """Yield the function that makes again what is _Aside, by a connection of its own."""
-    way = _connection.connected(libpq, autocommit=True, what="routine", schema=_connection.MOVED)
-    with way as connection, connection.cursor() as cursor:
+def _building(target: Target) -> Iterator[Callable[[_Aside], None]]:
+    """Yield the function that makes again what is _Aside, by a session of its own."""
+    with target.connected("routine") as cursor:
         # The last transaction of the move waits for the disk, and so for these as well.
-        cursor.execute(f"SET synchronous_commit = off; {record.NOTICE_SILENCE}")
+        cursor.execute(f"SET synchronous_commit = off; {move_lock.NOTICE_SILENCE}")
 
         def build(one: _Aside) -> None:
-            with carry_over.told_without_values(one.table):
+            with carry_over.refused_without_values(one.table):
                 # Statements that are sent at once are one transaction (manual, "Multiple Statements in a Simple Query").
                 forget = sql.SQL("DELETE FROM synapse_postgres.aside WHERE (table_name, name) = ({}, {})")
                 forget = forget.format(sql.Literal(one.table), sql.Literal(one.name))

@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import time
+from typing import Callable, Iterator
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _sessions, _workers
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _workers
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import database, ownership
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare import nulls
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import (
     copy_engine,
+    move_lock,
     preflight,
     record,
     sequences,
     synapse_port_db,
     synapse_rules,
+    target_checks,
+    watermarks,
 )
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move.record import Port
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import file
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite.source import Source
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._target import Target
 
 try:
     from psycopg2 import sql
@@ -41,128 +47,113 @@ ORDER BY pg_table_size(relid) DESC
 """
 
 
-@dataclasses.dataclass(frozen=True)
-class _Begun:
-    """A port that has begun: of the file ``source``, which has this ``inode``, into the database of ``cursor``, which ``libpq``'s
-    keywords lead to as well.
-
-    ``routine`` is what the installed Synapse decides, with the ``engine`` and whether a port ended well ``again``, as in
-    record.Record; ``before`` is the record that earlier ports left. ``goes_on``: one of this very file was killed on the way.
-    """
-
-    source: str
-    inode: int
-    cursor: object
-    libpq: dict
-    routine: dict
-    before: record.Record | None
-    goes_on: bool
-
-
 def port(params: dict, check_mode: bool) -> dict:
     """Port what is not ported yet; return the result of the module synapse_port, whose ``params`` these are. Raises Refusal."""
-    source = params["sqlite_database"]
-    facts = file.inspect(source)
-    file.require_movable(source, facts, params["drain_background_updates"])
+    facts = file.inspect(params["sqlite_database"])
+    file.require_movable(params["sqlite_database"], facts, params["drain_background_updates"])
     config = synapse_port_db.read_config(params["config"])
-    target = synapse_port_db.connection_keywords(config)
     with contextlib.ExitStack() as stack:
-        # Who looks for the file's holders, to write a newer copy over it, finds us. To be closed after SQLite's connections: a
-        # process that closes a file loses its locks on it (https://www.sqlite.org/howtocorrupt.html, section 2.2).
-        inode = os.fstat(stack.enter_context(open(source, "rb")).fileno()).st_ino
-        connection = stack.enter_context(_connection.connected(target, True, "synapse_port", _connection.MOVED))
-        cursor = stack.enter_context(connection.cursor())
+        source = stack.enter_context(Source.held(params["sqlite_database"]))
+        target = stack.enter_context(Target.opened(synapse_port_db.connection_keywords(config), "synapse_port"))
+        cursor = target.cursor
         database.require_fit(cursor, bool(config["database"].get("allow_unsafe_locale")))
-        record.require_home(cursor)
-        with record.only_one(cursor, connection.info.dbname):
-            record.require_synapses(cursor, config["server_name"])
-            if record.is_finished(cursor, file.stamp(source)):
+        target_checks.require_home(cursor)
+        with move_lock.only_one(cursor, target.dbname):
+            target_checks.require_synapses(cursor, config["server_name"])
+            if target_checks.is_finished(cursor, source.stamp()):
                 return {"changed": False, "finished": True}
-            record.require_only_ported(cursor, source)
+            target_checks.require_only_ported(cursor, source)
             ownership.require_own(cursor)
-            record.require_unused(cursor)
-            begun = _begun(cursor, target, params, inode)
-            if not check_mode and not begun.goes_on:
-                copy_engine.complete(cursor, target, source)
-            record.require_same_rows(cursor, source, begun.routine["append_only"])
+            move_lock.require_unused(cursor)
+            begun = _begun(source, target, params)
+            if not check_mode and not begun.resuming:
+                copy_engine.complete(source, target)
+            target_checks.require_same_rows(cursor, source, begun.rules.append_only)
             if check_mode:
                 return {"changed": True, "finished": False}
             config = synapse_port_db.without_defaults(config, cursor)
-            record.clear_half_schema(cursor)
-            record.begin(cursor, source, config["server_name"], begun.routine, begun.before)
+            target_checks.clear_half_schema(cursor)
+            record.begin(begun, config["server_name"])
             if facts["background_updates"]:
-                synapse_port_db.drain(synapse_rules.python_words(params), config, source)
+                synapse_port_db.drain(synapse_rules.python_words(params), config, source.path)
             return _to_the_end(begun, params, config)
 
 
-def _begun(cursor, target: dict, params: dict, inode: int) -> _Begun:
+def _begun(source: Source, target: Target, params: dict) -> Port:
     """Return the port as it begins. The engine copy carries only by rules that it knows."""
-    source, before = params["sqlite_database"], record.read(cursor)
-    routine = synapse_rules.ask(synapse_rules.python_words(params), known=before and before.routine)
-    routine.pop("laid", None)
-    routine["engine"] = params["engine"] if copy_engine.knows(routine) else "synapse"
-    routine["again"] = record.is_again(cursor, before)
-    goes_on = (
-        routine["engine"] == "copy"
-        and record.is_laid(cursor, before, copy_engine.state(cursor, source, routine))
-        and before.broke_off_at(file.stamp(source))
+    cursor, before = target.cursor, record.read(target.cursor)
+    rules = synapse_rules.ask(synapse_rules.python_words(params), before.rules if before else None)
+    engine = params["engine"] if copy_engine.knows(rules) else "synapse"
+    resuming = (
+        before is not None
+        and engine == "copy"
+        and record.is_schema_created(cursor, before, copy_engine.state(source, cursor, rules))
+        and before.broke_off_at(source.stamp())
     )
-    return _Begun(source, inode, cursor, target, routine, before, goes_on)
+    return Port(source, target, rules, engine, before, record.has_ported(cursor, before), resuming)
 
 
-def _to_the_end(begun: _Begun, params: dict, config: dict) -> dict:
+def _to_the_end(begun: Port, params: dict, config: dict) -> dict:
     """Carry everything over and do what the routine leaves undone; record that all is there; return the module's result."""
-    cursor, source, routine = begun.cursor, begun.source, begun.routine
+    cursor, source = begun.cursor, begun.source
     started = time.monotonic()
     sequences.mend(cursor)  # the routine opens the target as Synapse does, which refuses one that lags
     try:
         progress = _carried_over(begun, params, config)
     except BaseException:
-        record.end_routine(cursor)
+        move_lock.end_routine(cursor)
         raise
-    record.require_all_ported(cursor, source, routine)
-    restored = nulls.restore(cursor, source, routine)
+    target_checks.require_all_ported(cursor, source, begun.rules)
+    restored = nulls.restore(cursor, source, begun.rules)
     mended = sequences.mend(cursor)
-    _analyze(cursor, begun.libpq)
-    if os.stat(source).st_ino != begun.inode:
+    _analyze(begun.target)
+    if source.is_replaced():
         raise Refusal(
-            f"{source} was replaced while it was ported: another run has made a newer copy.", "Run this again with that one."
+            f"{source.path} was replaced while it was ported: another run has made a newer copy.", "Run this again with that one."
         )
-    record.end(cursor, file.stamp(source))
+    record.end(cursor, source.stamp())
     return {
         "changed": True,
         "finished": True,
-        "engine": routine["engine"],
+        "engine": begun.engine,
         "tables": progress.tables,
         "restored": restored,
         "sequences": mended["sequences"],
         "seconds": round(time.monotonic() - started, 1),
-        "log": f"{source}.port.log",
+        "log": f"{source.path}.port.log",
     }
 
 
-def _carried_over(begun: _Begun, params: dict, config: dict) -> synapse_port_db.Progress:
+def _carried_over(begun: Port, params: dict, config: dict) -> synapse_port_db.Progress:
     """Let the engine that was chosen carry the rows over."""
-    cursor, source, routine = begun.cursor, begun.source, begun.routine
-    config = synapse_port_db.within(config, _sessions.workers(cursor))
-    if routine["engine"] == "synapse":
-        copy_engine.begin_anew(cursor, begun.libpq, source)
-        known = synapse_rules.ask(synapse_rules.python_words(params), config, os.path.dirname(source))
-        preflight.require_carried(source, known, config, record.reached(cursor))
-        command = params["command"] or [params["synapse_python"], "-m", "synapse._scripts.synapse_port_db"]
-        return synapse_port_db.run(command, config, source, params["batch_size"] or synapse_port_db.ROWS)
-    state = copy_engine.state(cursor, source, routine)
-    is_laid = record.is_laid(cursor, begun.before, state)
-    if not is_laid:
-        copy_engine.begin_anew(cursor, begun.libpq, source)
-        tables = synapse_port_db.lay(synapse_rules.python_words(params), config, source)
-        copy_engine.require_same_tables(cursor, source, routine, tables)
-        state = copy_engine.state(cursor, source, routine)
-    progress = copy_engine.copy(
-        cursor, begun.libpq, source, routine, state, begun.goes_on, params["batch_size"] or copy_engine.ROWS
-    )
-    if is_laid:  # Synapse's code has set no sequence in this run
-        sequences.mend(cursor, given_out=file.given_out(source))
+    config = synapse_port_db.within(config, begun.target.workers())
+    carry = _by_copy if begun.engine == "copy" else _by_routine
+    return carry(begun, params, config)
+
+
+def _by_routine(begun: Port, params: dict, config: dict) -> synapse_port_db.Progress:
+    """Let Synapse's own routine carry the rows over, once nothing is left at which it would fail."""
+    source = begun.source
+    copy_engine.begin_anew(source, begun.target)
+    known = synapse_rules.ask_json(synapse_rules.python_words(params), config, source.folder)
+    preflight.require_carried(source.path, known, config, watermarks.read(begun.cursor))
+    command = params["command"] or [params["synapse_python"], "-m", "synapse._scripts.synapse_port_db"]
+    return synapse_port_db.run(command, config, source.path, params["batch_size"] or synapse_port_db.ROWS)
+
+
+def _by_copy(begun: Port, params: dict, config: dict) -> synapse_port_db.Progress:
+    """Carry the rows over by COPY, once Synapse's own code has made the schema."""
+    cursor, source = begun.cursor, begun.source
+    state = copy_engine.state(source, cursor, begun.rules)
+    is_created = record.is_schema_created(cursor, begun.before, state)
+    if not is_created:
+        copy_engine.begin_anew(source, begun.target)
+        names = synapse_port_db.lay(synapse_rules.python_words(params), config, source.path)
+        copy_engine.require_same_tables(begun, names)
+        state = copy_engine.state(source, cursor, begun.rules)
+    progress = copy_engine.copy(begun, state, params["batch_size"] or copy_engine.ROWS)
+    if is_created:  # Synapse's code has set no sequence in this run
+        sequences.mend(cursor, given_out=source.given_out())
     return progress
 
 
@@ -174,21 +165,20 @@ class _Analysis:
     others: tuple[str, ...]
 
 
-def _analyze(cursor, libpq: dict) -> None:
+def _analyze(target: Target) -> None:
     """Give the planner statistics of the tables that need it, several at a time: each large one, and all of the others."""
-    cursor.execute(_TO_ANALYZE)
-    names = [name for (name,) in cursor.fetchall()]
+    target.cursor.execute(_TO_ANALYZE)
+    names = [name for (name,) in target.cursor.fetchall()]
     groups = [*([name] for name in names[:_LARGEST]), names[_LARGEST:]]
     tasks = iter([_Analysis(group[0], tuple(group[1:])) for group in groups if group])
     if names:
-        _workers.work(lambda: _analyst(libpq), lambda: next(tasks, None), lambda _one, _answer: None, _sessions.workers(cursor))
+        _workers.work(lambda: _analyzing(target), lambda: next(tasks, None), lambda _one, _answer: None, target.workers())
 
 
 @contextlib.contextmanager
-def _analyst(libpq: dict):
-    """Yield the function that analyzes the tables of an _Analysis, by a connection of its own."""
-    way = _connection.connected(libpq, autocommit=True, what="routine", schema=_connection.MOVED)
-    with way as connection, connection.cursor() as cursor:
+def _analyzing(target: Target) -> Iterator[Callable[[_Analysis], None]]:
+    """Yield the function that analyzes the tables of an _Analysis, by a session of its own."""
+    with target.connected("routine") as cursor:
         cursor.execute("SET synchronous_commit = off")
 
         def analyze(one: _Analysis) -> None:

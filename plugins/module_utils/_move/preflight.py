@@ -22,18 +22,20 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
     _workers,
 )
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import database, ownership
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.rules import Rules
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, system_refusal
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import (
     copy_engine,
     index_limits,
     preflight_values,
-    record,
     sequences,
     synapse_port_db,
     synapse_rules,
+    target_checks,
 )
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move.preflight_values import NAMED
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import file, paths, snapshot
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite.source import Source
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._words import identifier
 
 # Complaints of SQLite's own check that are told.
@@ -112,10 +114,10 @@ def look(params: dict) -> dict:
     with report.hearing():
         # A container sees the folder that the copy will be in; elsewhere any will do.
         folder = existing(params["folder"]) if params["command"] else None
-        synapse = synapse_rules.ask(synapse_rules.python_words(params), server and server["config"], folder)
+        synapse = synapse_rules.ask_json(synapse_rules.python_words(params), server and server["config"], folder)
     if source and synapse:
         # A row that refers to a later one of its own table goes over with it by the engine copy, and alone by the routine.
-        synapse["one_by_one"] = params["engine"] == "synapse" or not copy_engine.knows(synapse)
+        synapse["one_by_one"] = params["engine"] == "synapse" or not copy_engine.knows(Rules.from_json(synapse))
         _compare(report, path, source, synapse, config, refusal_told=bool(server and server["wrong"]))
     sizes = _sizes(report, path, params["folder"], params["space"], server)
     return {
@@ -199,11 +201,11 @@ def _server(report: Report, path: str, source: dict | None, config: dict) -> dic
             _database_fit(report, cursor, connection.info.dbname, config)
             _room_for_sessions(report, cursor, config)
             with report.hearing():
-                record.require_home(cursor)
+                target_checks.require_home(cursor)
                 facts["config"] = synapse_port_db.without_defaults(config, cursor)
-                record.require_synapses(cursor, config["server_name"])
+                target_checks.require_synapses(cursor, config["server_name"])
                 if source:
-                    record.require_only_ported(cursor, path)
+                    target_checks.require_only_ported(cursor, Source.at(path))
                 ownership.require_own(cursor)
     return facts and {**facts, "wrong": len(report.problems) > before}
 
@@ -315,7 +317,7 @@ def _compare(report: Report, path: str, source: dict, synapse: dict, config: dic
         return
     with report.hearing(), file.reading(path) as connection:
         here = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        missing = synapse_rules.missing(here, target["columns"], synapse) if target["schema_version"] == known else []
+        missing = Rules.from_json(synapse).missing(here, target["columns"]) if target["schema_version"] == known else []
         if missing:
             report.problem(
                 f"The target database is not whole: {len(missing)} tables of Synapse {synapse['version']} are missing there "
@@ -344,7 +346,7 @@ class _Comparison:
         self.target = synapse["target"]
         self.dropped: dict[str, list[str]] = {}
         self.there = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall())
-        carried = synapse_rules.carried(self.there, self.target["columns"], synapse)
+        carried = Rules.from_json(synapse).carried(self.there, self.target["columns"])
         self.tables = {name: self._table(name) for name in sorted(carried)}
 
     def all(self) -> None:
@@ -697,8 +699,8 @@ def _renumbered(report: Report, path: str, synapse: dict, config: dict) -> None:
     """Report tables whose row ids were given anew since an earlier run, by VACUUM: later rows would be left out."""
     libpq = synapse_port_db.connection_keywords(config)
     with _connection.connected(libpq, True, "synapse_port_info", _connection.MOVED) as target, target.cursor() as cursor:
-        for table, row in record.renumbered(cursor, path, synapse["append_only"]):
-            refusal = record.renumbered_refusal(path, table, row)
+        for table, row in target_checks.renumbered(cursor, Source.at(path), synapse["append_only"]):
+            refusal = target_checks.renumbered_refusal(path, table, row)
             report.problem(refusal.found, refusal.remedy, table=table, count=1, rows=[row])
 
 

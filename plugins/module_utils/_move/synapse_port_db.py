@@ -20,7 +20,7 @@ import tempfile
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _attempt, _connection, _defaults, _progress
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._homeserver import merging
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import record
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import move_lock
 
 try:
     import psycopg2
@@ -186,7 +186,7 @@ def private_config(config: dict, folder: str) -> dict:
     """
     database = config["database"]
     if database["name"] == "psycopg2":
-        args = {**_connection.KEEPALIVES, **database["args"], "application_name": record.ROUTINE}
+        args = {**_connection.KEEPALIVES, **database["args"], "application_name": move_lock.ROUTINE}
         database = {**database, "args": args, "statement_timeout": 0, "idle_in_transaction_session_timeout": 0}
     return {
         "server_name": config["server_name"],

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -14,7 +15,8 @@ import subprocess
 import tempfile
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _errors
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.schemas import BOOKKEEPING
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.rules import Rules
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move.target_schema import TargetSchema
 
 # The options by which a module says how Synapse is called (doc fragment ``synapse``).
 CALLED = dict(
@@ -248,21 +250,16 @@ print(json.dumps(found), file=answer)
 _ASKED = hashlib.sha256(_PROGRAM.encode()).hexdigest()
 
 
-def carried(here, there, routine: dict) -> set[str]:
-    """Return the tables that the routine carries over by their rows, of SQLite's ``here`` and PostgreSQL's ``there``.
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What the installed Synapse decides: its ``rules``, and the schema that it makes in the ``target``.
 
-    ``routine`` is what ask() returns. After run() and handle_table() in synapse/_scripts/synapse_port_db.py.
+    That is None where nobody asked for it, or where Synapse ``refused``, in these words.
     """
-    both = set(here) & set(there) - set(routine["ignored"]) - BOOKKEEPING - {"user_directory_stream_pos"}
-    return {table for table in both if not table.startswith("sqlite_")}
 
-
-def missing(here, there, routine: dict) -> list[str]:
-    """Return the tables that the routine knows by name and SQLite's ``here`` has, but not PostgreSQL's ``there``.
-
-    A database without one of them is no whole database of Synapse's. ``routine`` is what ask() returns.
-    """
-    return sorted({*routine["append_only"], *routine["boolean"]} & set(here) - set(there))
+    rules: Rules
+    target: TargetSchema | None = None
+    refused: str | None = None
 
 
 def python_words(params: dict) -> list[str]:
@@ -275,29 +272,35 @@ def python_words(params: dict) -> list[str]:
     return params.get("python_command") or [*params["command"][:-1], "python3"]
 
 
-def ask(python: list[str], config: dict | None = None, folder: str | None = None, known: dict | None = None) -> dict:
-    """Return what the Synapse that ``python`` runs decides: a dict that can be kept as JSON.
+def ask(python: list[str], known: Rules | None = None) -> Rules:
+    """Return what the Synapse that ``python`` runs decides; ``known`` is an earlier answer, which stands if its files do.
 
-    ``{version, schema_version, append_only, ignored, autoincrement (lists of tables), boolean: {table: [columns]}}``, from
-    synapse/_scripts/synapse_port_db.py and synapse/storage/schema; ``carrying`` is a digest of the code there that carries rows,
-    None where it cannot be read, and ``fingerprint`` one of all of Synapse's files. ``known`` is an earlier answer, which is
-    returned if these are the same. With ``config``, Synapse's configuration with a psycopg2
-    ``database:`` section, also ``target``, the PostgreSQL schema that this Synapse makes there: ``{made (whether it was there
-    already), schema_version, columns: {table: {column: {type, length, required (NOT NULL), default (has one), always (only
-    the server gives it)}}}, foreign_keys: [{name, table, columns, parent, parent_columns}], unique: {table: [[columns]]},
-    partial_unique: {table: [{columns, where}]}, checks: {table: [SQL]}, sequences, indexes: {table: [{name, using (what follows
-    USING in its definition), columns}]}, page (the server's block_size in bytes), reserved (words that name
-    no table or column without quotes)}``. Where it is not there, Synapse makes it
-    in a transaction that is rolled back; its background updates, which add an index or a constraint later, are not run. A
-    target that does not let itself be looked at gives ``target`` None and its words in ``refused``, without hiding the rest.
-
-    The section goes by a file in a folder of mode 0700 within ``folder``, which must have the same path where ``python`` runs.
     Raises Refusal when that does not run, has no Synapse or one that is too old, or takes longer than SECONDS.
     """
+    fingerprint = known.fingerprint if known and known.asked == _ASKED else ""
+    found = _answer([*python, "-c", _PROGRAM, "", fingerprint])
+    return known if known and "version" not in found else Rules.from_json({**found, "asked": _ASKED})
+
+
+def ask_with_target(python: list[str], config: dict | None, folder: str | None = None) -> Answer:
+    """Return what the Synapse that ``python`` runs decides, with the schema that it makes in the target database.
+
+    ``config`` is Synapse's configuration with a psycopg2 ``database:`` section; without one the target is not looked at. Where
+    the schema is not there, Synapse makes it in a transaction that is rolled back; its background updates, which add an index or
+    a constraint later, are not run. A target that does not let itself be looked at does not hide the rules.
+
+    The section goes by a file in a folder of mode 0700 within ``folder``, which must have the same path where ``python`` runs.
+    Raises Refusal as ask() does.
+    """
+    found = ask_json(python, config, folder)
+    target = found.get("target")
+    return Answer(Rules.from_json(found), TargetSchema.from_json(target) if target else None, found.get("refused"))
+
+
+def ask_json(python: list[str], config: dict | None, folder: str | None = None) -> dict:
+    """Return what ask_with_target() is told."""
     if config is None:
-        fingerprint = known["fingerprint"] if known and known.get("asked") == _ASKED else ""
-        found = _answer([*python, "-c", _PROGRAM, "", fingerprint])
-        return {**known, **found} if "version" not in found else {**found, "asked": _ASKED}
+        return _answer([*python, "-c", _PROGRAM, "", ""])
     private = tempfile.mkdtemp(prefix=".ask-", dir=folder)
     try:
         path = os.path.join(private, "database.json")

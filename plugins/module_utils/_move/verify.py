@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import contextlib
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _progress
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import ownership
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.comparison import Comparison, both_sides
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare import sides
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.comparison import Comparison
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.rules import Rules
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.shares import Kept
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import (
     carry_over,
     indexes,
+    move_lock,
     record,
     sequences,
     synapse_rules,
+    target_checks,
 )
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import file, guard, paths
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite.source import Source
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._target import Target
 
 
 def verify(params: dict, check_mode: bool) -> dict:
@@ -28,35 +34,36 @@ def verify(params: dict, check_mode: bool) -> dict:
 
     ``params`` are the module's. Raises Refusal, with the result as its facts, unless the databases are equal in the end.
     """
-    source = params["sqlite_database"]
-    file.require_database(source)
-    paths.require_one(source)
+    file.require_database(params["sqlite_database"])
+    paths.require_one(params["sqlite_database"])
+    source = Source.at(params["sqlite_database"])
     with contextlib.ExitStack() as stack:
-        progress = stack.enter_context(_progress.Progress(f"{source}.progress.json", "verify"))
-        connection = stack.enter_context(_connection.session(params, True, "synapse_port_verify", _connection.MOVED))
-        cursor = stack.enter_context(connection.cursor())
-        record.require_home(cursor)
+        progress = stack.enter_context(source.progress("verify"))
+        target = stack.enter_context(Target.opened(_connection.keywords(params), "synapse_port_verify"))
+        cursor = target.cursor
+        target_checks.require_home(cursor)
         ownership.require_own(cursor, reading=not params["carry_changes"])
         if params["carry_changes"]:
-            stack.enter_context(record.only_one(cursor, connection.info.dbname))
-            record.require_unused(cursor)
+            stack.enter_context(move_lock.only_one(cursor, target.dbname))
+            move_lock.require_unused(cursor)
         sequences.require_synapses(cursor)
         indexes.require_none_aside(cursor)
-        lite = stack.enter_context(both_sides(source, cursor, writing=params["carry_changes"] and not check_mode))
+        both = stack.enter_context(sides.both(source, target, writing=params["carry_changes"] and not check_mode))
         if params["carry_changes"]:
-            carry_over.require_ours(cursor, source)
+            carry_over.require_ported_here(cursor, source)
         recorded = record.read(cursor)
-        kept = Kept(cursor, source, here=recorded is not None and recorded.here, keeping=not check_mode)
-        comparison = Comparison(lite, cursor, _routine(recorded, params, connection.info.dbname), progress, kept)
+        usable = recorded is not None and not recorded.restored
+        kept = Kept(cursor, source.stamp(), usable=usable, keeping=not check_mode)
+        comparison = Comparison(both, _rules(recorded, params, target.dbname), kept, progress)
         _require_whole(comparison)
-        result = comparison.result(comparison.run(source, _connection.keywords(params)))
+        result = comparison.result(comparison.run())
         carried = {}
         if params["carry_changes"] and result["tables"]:
             carried = _carried(comparison, result, source, check_mode)
             result = comparison.result(result["rows"])
         result = {**result, "carried": carried, "seconds": comparison.seconds}
         if not result["equal"]:
-            raise _unequal(result, comparison.routine, source)
+            raise _unequal(result, comparison.rules, source)
         if params["original"]:
             progress.tell(f"what SQLite says of {params['original']}", result["rows"], result["rows"], now=True)
             _require_original(params["original"], source, recorded)
@@ -65,7 +72,7 @@ def verify(params: dict, check_mode: bool) -> dict:
 
 def _require_whole(comparison: Comparison) -> None:
     """Raise Refusal when a table of Synapse's is on SQLite alone: no rule is for that."""
-    missing = synapse_rules.missing(comparison.both.mine, comparison.both.theirs, comparison.routine)
+    missing = comparison.rules.missing(comparison.both.sqlite, comparison.both.postgres)
     if missing:
         raise Refusal(
             f"The target database is not whole: {len(missing)} tables of Synapse's are missing there ({', '.join(missing[:3])}).",
@@ -73,73 +80,75 @@ def _require_whole(comparison: Comparison) -> None:
         )
 
 
-def _require_original(original: str, source: str, recorded: record.Record | None) -> None:
+def _require_original(original: str, source: Source, recorded: record.Record | None) -> None:
     """Raise Refusal unless ``source``, which was compared, is a copy of all that the database ``original`` holds.
 
-    What it held when it was ported stands in the ``record``, before Synapse's own code wrote to it.
+    What it held when it was ported is ``recorded``, before Synapse's own code wrote to it.
     """
     path = paths.opened(original)
-    if path == source:  # no copy was compared, but the original itself
+    if path == source.path:  # no copy was compared, but the original itself
         return
     file.require_database(path)
     paths.require_one(path)
     file.require_closed(path)
-    ported = recorded and recorded.content and recorded.stamp == file.stamp(source)
-    guard.require_same(original, source, recorded.content if ported else guard.of(source))
+    ported = recorded.content if recorded and recorded.stamp == source.stamp() else None
+    guard.require_same(original, source.path, ported or guard.of(source.path))
 
 
-def _carried(comparison: Comparison, result: dict, source: str, check_mode: bool) -> dict:
+def _carried(comparison: Comparison, result: dict, source: Source, check_mode: bool) -> dict:
     """Carry over what differs, or in check mode say what would be; return ``{table: {written, deleted}}``.
 
     The tables that differ, and those that refer to them, are compared again afterwards.
     """
-    lite, cursor, routine = comparison.lite, comparison.cursor, comparison.routine
-    other = sorted(set(result["tables"]) - set(routine["append_only"]))
+    cursor, rules = comparison.postgres, comparison.rules
+    other = sorted(set(result["tables"]) - set(rules.append_only))
     if other:
-        raise _unequal({**result, "carried": {}, "seconds": comparison.seconds}, routine, source)
+        raise _unequal({**result, "carried": {}, "seconds": comparison.seconds}, rules, source)
     carry_over.require_ported(cursor, source)
     tables = {table.name: table for table in comparison.tables if table.name in result["tables"]}
-    planned = carry_over.planned(lite, list(tables))
+    planned = carry_over.planned(comparison.sqlite, list(tables))
     if check_mode:
         comparison.differing.clear()
         return planned
     written = carry_over.carry_differences(comparison, set(tables))
     if comparison.differing:
         result = comparison.result(result["rows"])
-        raise _unequal({**result, "carried": {}, "seconds": comparison.seconds}, routine, source)
+        raise _unequal({**result, "carried": {}, "seconds": comparison.seconds}, rules, source)
     record.carried(cursor)
     return written
 
 
-def _unequal(result: dict, routine: dict, source: str) -> Refusal:
+def _unequal(result: dict, rules: Rules, source: Source) -> Refusal:
     """Return the Refusal for databases that differ; ``result`` becomes the failed task's."""
-    told = [
+    words = [
         f"{name} ({found['missing']} rows missing on PostgreSQL, {found['unexpected']} that SQLite does not have,"
         f" {found['changed']} of them changed)"
         for name, found in result["tables"].items()
     ]
-    more = f" and {len(told) - 3} more" if len(told) > 3 else ""
+    more = f" and {len(words) - 3} more" if len(words) > 3 else ""
     remedy = (
         "Stay on SQLite. Stop Synapse, run synapse_port on a new copy and this again; if a table still differs, give the move a "
         "new, empty database."
     )
-    if set(result["tables"]) <= set(routine["append_only"]):
+    if set(result["tables"]) <= set(rules.append_only):
         remedy = (
             "These are tables that the routine only adds to: with Synapse stopped, run synapse_port on a new copy and this "
             "with carry_changes."
         )
     return Refusal(
-        f"PostgreSQL does not hold what {source} holds: {len(told)} tables differ: {', '.join(told[:3])}{more}.", remedy, **result
+        f"PostgreSQL does not hold what {source.path} holds: {len(words)} tables differ: {', '.join(words[:3])}{more}.",
+        remedy,
+        **result,
     )
 
 
-def _routine(recorded: record.Record | None, params: dict, database: str) -> dict:
-    """Return what the Synapse that ported decides, from the record of the move or from the installed Synapse."""
-    if recorded and recorded.routine:
-        return recorded.routine
+def _rules(recorded: record.Record | None, params: dict, dbname: str) -> Rules:
+    """Return the rules of the Synapse that ported, from the record of the move or from the installed Synapse."""
+    if recorded and recorded.rules:
+        return recorded.rules
     if params["synapse_python"]:
         return synapse_rules.ask([params["synapse_python"]])
     raise Refusal(
-        f"The database {database!r} holds no record of a move, so what its Synapse ports is not known.",
+        f"The database {dbname!r} holds no record of a move, so what its Synapse ports is not known.",
         "Give synapse_python, the interpreter that runs Synapse, or port with the module synapse_port.",
     )

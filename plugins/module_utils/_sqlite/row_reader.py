@@ -60,7 +60,7 @@ def pieces(lite, table, number: int, text, large, between: bytes = b""):
         for place, one in enumerate(table.columns):
             if place and between:
                 yield between
-            found, kind = None, lite.execute(f"SELECT instr('text blob', typeof({one.lite})) {row}").fetchone()[0]
+            found, kind = None, lite.execute(f"SELECT instr('text blob', typeof({one.sqlite})) {row}").fetchone()[0]
             with lite.blobopen(table.name, one.name, number, readonly=True) if kind else contextlib.nullcontext(b"") as value:
                 if len(value) > _PIECE:
                     values = iter(lambda value=value: value.read(_PIECE), b"")

@@ -31,7 +31,7 @@ class Source:
     @classmethod
     @contextlib.contextmanager
     def held(cls, path: str) -> Iterator[Source]:
-        """Yield the Source at ``path``, and have the file open until the block ends: who would write a newer copy over it finds us.
+        """Yield the Source at ``path``, with the file open until the block ends: who would write a newer copy over it finds us.
 
         It is to be closed after SQLite's connections: a process that closes a file loses its locks on it
         (https://www.sqlite.org/howtocorrupt.html, section 2.2).

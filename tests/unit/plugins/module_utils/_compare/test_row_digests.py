@@ -64,7 +64,7 @@ def written(definition: str, kind: str, *values) -> list[bytes]:
     lite.executemany("INSERT INTO t VALUES (?)", [(value,) for value in values])
     lite.text_factory = bytes
     column = Column.of("a", "t.a", kind, kind == "boolean")
-    found = [row[0] for row in lite.execute(f"SELECT {row_digests.lite_text([column])} FROM t ORDER BY rowid")]
+    found = [row[0] for row in lite.execute(f"SELECT {row_digests.sqlite_text([column])} FROM t ORDER BY rowid")]
     lite.close()
     return found
 
@@ -99,6 +99,6 @@ def test_sums_do_not_depend_on_the_order_and_count_copies():
 
 def test_a_table_of_many_columns_stays_within_what_the_server_takes():
     columns = [Column.of(f"c{number}", f"t.c{number}", "text", False) for number in range(70)]
-    text = row_digests.server_text(columns)
+    text = row_digests.postgres_text(columns)
     assert max(call.count(",") + 1 for call in text.split(" || ")) <= 100
     assert text.count("octet_length") == 70

@@ -65,12 +65,12 @@ def plain(table) -> Table:
 @given(st.lists(st.tuples(*[VALUES] * len(KINDS)), max_size=6))
 def test_rows_in_pieces_are_the_rows(small, rows):
     lite, table = made(rows)
-    sums = row_digests.lite_sums(lite, None, plain(table))
+    sums = row_digests.sqlite_sums(lite, None, plain(table))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(row_reader, "_LARGE", 1 << 20)
         assert lines(lite, table) == lines(made(rows)[0], table)
         whole = made(rows)[0]
-        assert sums == row_digests.lite_sums(whole, None, plain(table))
+        assert sums == row_digests.sqlite_sums(whole, None, plain(table))
         expected = lines(whole, table)
     assert lines(lite, table) == expected
 
@@ -78,14 +78,14 @@ def test_rows_in_pieces_are_the_rows(small, rows):
 @given(st.lists(st.tuples(*[VALUES] * len(KINDS)), min_size=1, max_size=4), st.data())
 def test_the_mark_of_large_rows_tells_them_apart(small, rows, data):
     lite, table = made(rows)
-    share = row_digests.Share("talk", "here", -(2**63), 2**63 - 1)
-    before = row_digests.lite_mark(lite, table, share)
-    assert before == row_digests.lite_mark(made(rows)[0], table, share)
+    share = row_digests.Share("talk", "sqlite", -(2**63), 2**63 - 1)
+    before = row_digests.sqlite_mark(lite, table, share)
+    assert before == row_digests.sqlite_mark(made(rows)[0], table, share)
     column, value = data.draw(st.sampled_from(list(KINDS))), data.draw(VALUES)
     changed = lite.execute(
         f"UPDATE talk SET {column} = ?1 WHERE rowid = 1 AND ({column}, typeof({column})) IS NOT (?1, typeof(?1))", (value,)
     )
-    assert (before == row_digests.lite_mark(lite, table, share)) == (changed.rowcount == 0)
+    assert (before == row_digests.sqlite_mark(lite, table, share)) == (changed.rowcount == 0)
 
 
 def test_small_rows_stand_between_large_ones_in_their_order(small):
