@@ -23,7 +23,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move i
     synapse_port_db,
     synapse_rules,
 )
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import file
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import contents, file
 
 try:
     from psycopg2 import sql
@@ -62,8 +62,8 @@ class _Begun:
 def port(params: dict, check_mode: bool) -> dict:
     """Port what is not ported yet; return the result of the module synapse_port, whose ``params`` these are. Raises Refusal."""
     source = params["sqlite_database"]
-    facts = file.inspect(source)
-    file.require_movable(source, facts, params["drain_background_updates"])
+    held = contents.inspect(source)
+    contents.require_movable(source, held, params["drain_background_updates"])
     config = synapse_port_db.read_config(params["config"])
     target = synapse_port_db.connection_keywords(config)
     with contextlib.ExitStack() as stack:
@@ -90,7 +90,7 @@ def port(params: dict, check_mode: bool) -> dict:
             config = synapse_port_db.without_defaults(config, cursor)
             record.clear_half_schema(cursor)
             record.begin(cursor, source, config["server_name"], begun.routine, begun.before)
-            if facts["background_updates"]:
+            if held.background_updates:
                 synapse_port_db.drain(synapse_rules.python_words(params), config, source)
             return _to_the_end(begun, params, config)
 
@@ -162,7 +162,7 @@ def _carried_over(begun: _Begun, params: dict, config: dict) -> synapse_port_db.
         cursor, begun.libpq, source, routine, state, begun.goes_on, params["batch_size"] or copy_engine.ROWS
     )
     if is_laid:  # Synapse's code has set no sequence in this run
-        sequences.mend(cursor, given_out=file.given_out(source))
+        sequences.mend(cursor, given_out=file.autoincrement_values(source))
     return progress
 
 

@@ -20,7 +20,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move i
     sequences,
     synapse_rules,
 )
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import file, guard, paths
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import file, guard, holders, other_names, paths
 
 
 def verify(params: dict, check_mode: bool) -> dict:
@@ -30,7 +30,7 @@ def verify(params: dict, check_mode: bool) -> dict:
     """
     source = params["sqlite_database"]
     file.require_database(source)
-    paths.require_one(source)
+    other_names.require_none(source)
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(_progress.Progress(f"{source}.progress.json", "verify"))
         connection = stack.enter_context(_connection.session(params, True, "synapse_port_verify", _connection.MOVED))
@@ -78,12 +78,12 @@ def _require_original(original: str, source: str, recorded: record.Record | None
 
     What it held when it was ported stands in the ``record``, before Synapse's own code wrote to it.
     """
-    path = paths.opened(original)
+    path = paths.resolve(original)
     if path == source:  # no copy was compared, but the original itself
         return
     file.require_database(path)
-    paths.require_one(path)
-    file.require_closed(path)
+    other_names.require_none(path)
+    holders.require_closed(path)
     ported = recorded and recorded.content and recorded.stamp == file.stamp(source)
     guard.require_same(original, source, recorded.content if ported else guard.of(source))
 
