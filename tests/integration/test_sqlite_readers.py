@@ -60,7 +60,7 @@ original, copy = sys.argv[2:]
 guard._READ = 0
 print(other_names.find(original), holders.find(original))
 try:
-    guard.require_same(original, copy, guard.of(copy))
+    guard.require_same(original, copy, guard.summarize(copy))
 except Refusal as refusal:
     print(refusal)
 """

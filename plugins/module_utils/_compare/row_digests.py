@@ -213,10 +213,11 @@ def lite_mark(lite, table: Table, share: Share) -> str:
 def _mark(lite, table: Table, share: Share, texts) -> str:
     lite.text_factory = texts
     mark, batch = hashlib.blake2b(digest_size=32), []
-    for row in row_reader.each(lite, table, ", ".join(one.lite for one in table.columns), *_ends(share)):
+    form = row_reader.Format(_typed, _large_typed, between=b";")
+    for row in row_reader.read(lite, table, ", ".join(one.lite for one in table.columns), _rows(share)):
         batch.append(row)
         if len(row) == 1:
-            for piece in row_reader.pieces(lite, table, row[0], _typed, _large_typed, between=b";"):
+            for piece in row_reader.pieces(lite, table, row[0], form):
                 mark.update(piece)
         if len(batch) == _MARKED:
             mark.update(marshal.dumps(batch, 2))
@@ -235,8 +236,8 @@ def _large_typed(_one: Column, kind: str, size: int, values):
     return itertools.chain([f"{kind} {size}:".encode()], values)
 
 
-def _ends(share: Share | None) -> tuple[int, ...]:
-    return (share.low, share.high) if share else ()
+def _rows(share: Share | None, whole: bool = False) -> row_reader.Rows:
+    return row_reader.Rows(share.low, share.high, whole=whole) if share else row_reader.Rows(whole=whole)
 
 
 def _lite_rows(lite, cursor, table: Table, share: Share | None = None, found: Sums | None = None):
@@ -244,14 +245,14 @@ def _lite_rows(lite, cursor, table: Table, share: Share | None = None, found: Su
     wanted = ", ".join([lite_text(table.plain), *(one.lite for one in table.special)])
     lite.text_factory = lenient if table.special else bytes
     if table.special:
-        for batch in _batches(_without_nul(row_reader.each(lite, table, wanted, *_ends(share), whole=True), found)):
+        for batch in _batches(_without_nul(row_reader.read(lite, table, wanted, _rows(share, whole=True)), found)):
             # Of a blob the server would make what a text that looks like it comes to.
             blobs = {row[0] for row in batch if any(isinstance(value, bytes) for value in row[2:])}
             yield from _by_server(cursor, table, [row for row in batch if row[0] not in blobs])
             yield from ((_hash(f"a blob: {row[1]}"), row[0]) for row in batch if row[0] in blobs)
         return
     sha256, number = hashlib.sha256, int.from_bytes
-    for row in row_reader.each(lite, table, wanted, *_ends(share)):
+    for row in row_reader.read(lite, table, wanted, _rows(share)):
         hashed = None
         if len(row) == 1:
             hashed = _hash_of_large(lite, table, row[0])
@@ -266,7 +267,7 @@ def _lite_rows(lite, cursor, table: Table, share: Share | None = None, found: Su
 def _hash_of_large(lite, table: Table, number: int):
     """Return the SHA-256 of a large row's canonical text, None where it has a NUL character."""
     hashed = hashlib.sha256()
-    for piece in row_reader.pieces(lite, table, number, _lite_piece, _large_piece):
+    for piece in row_reader.pieces(lite, table, number, row_reader.Format(_lite_piece, _large_piece)):
         if b"\0" in piece:
             return None
         hashed.update(piece)

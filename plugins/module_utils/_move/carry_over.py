@@ -19,7 +19,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compar
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.unmatched import SAME_KEY
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import copy_lines, record
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import file
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import file, row_reader
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._words import identifier
 
 try:
@@ -180,7 +180,8 @@ def _delete(lite, cursor, table: Table) -> int:
 def _write(lite, cursor, table: Table) -> int:
     """Bring SQLite's rows to a temporary table on the server, and from there to where they belong."""
     cursor.execute(copy_lines.waiting(table, "carried"))
-    lines = copy_lines.Lines(lite, table, among=f"SELECT id FROM temp.only_here WHERE name = {_literal(table.name)}")
+    among = f"SELECT id FROM temp.only_here WHERE name = {_literal(table.name)}"
+    lines = copy_lines.Lines(lite, table, row_reader.Rows(among=among))
     lines.send(cursor, copy_lines.into(table, "pg_temp.carried"))
     names, values = copy_lines.names(table), ", ".join(map(_given, table.columns))
     # One statement, since a changed row may refer to a new one and foreign keys are looked at when a statement ends; the changed

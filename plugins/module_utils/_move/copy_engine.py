@@ -34,7 +34,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move i
     synapse_port_db,
     synapse_rules,
 )
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import file
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import file, row_reader
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._words import identifier
 
 try:
@@ -470,7 +470,7 @@ def _carry_over(lite, cursor, part: _Part, way: _Way) -> tuple[int, int]:
 def _sent(lite, cursor, part: _Part, way: _Way) -> copy_lines.Lines:
     if way.first:
         cursor.execute(way.first)
-    lines = copy_lines.Lines(lite, way.table, low=part.low, high=part.high)
+    lines = copy_lines.Lines(lite, way.table, row_reader.Rows(part.low, part.high))
     lines.send(cursor, way.copy)
     if way.last:
         cursor.execute(way.last)

@@ -58,17 +58,18 @@ def prepare(lite) -> None:
 
 
 class Lines:
-    """The lines of ``table``'s rows as a file that COPY reads, but for rows that have a NUL character; see row_reader.each().
+    """The lines of ``table``'s rows as a file that COPY reads, but for rows that have a NUL character; see row_reader.read().
 
     ``rows`` and ``dropped`` count those that were read.
     """
 
-    def __init__(self, lite, table: Table, **which) -> None:
+    def __init__(self, lite, table: Table, rows: row_reader.Rows = row_reader.ALL) -> None:
         self.rows = self.dropped = 0
         self._lite, self._table, self._refused = lite, table, None
         lite.text_factory = bytes
         line = " || ',' || ".join(map(_csv, table.columns))
-        self._pieces, self._piece, self._at = self._read(row_reader.each(lite, table, f"{line} || char(10)", **which)), b"", 0
+        self._pieces = self._read(row_reader.read(lite, table, f"{line} || char(10)", rows))
+        self._piece, self._at = b"", 0
 
     def send(self, cursor, copy: str) -> None:
         """Send the lines by the statement ``copy``. Raises Refusal for a value of which PostgreSQL would store another one."""
@@ -133,7 +134,7 @@ class Lines:
 
 
 def _pieces(lite, table: Table, number: int):
-    return row_reader.pieces(lite, table, number, _csv, _large_csv, between=b",")
+    return row_reader.pieces(lite, table, number, row_reader.Format(_csv, _large_csv, between=b","))
 
 
 def _csv(one: Column) -> str:

@@ -114,7 +114,7 @@ class Record:
     ``routine`` is what the Synapse that ported decides, as synapse_rules.ask() returns it, with the ``engine`` that ported last,
     whether a port had ended well before (``again``), and the state for which all was ``laid`` for the engine copy. ``here`` is
     False in a copy of the database that was restored elsewhere, whose transactions have other numbers. ``content`` is what
-    guard.of() said of the file before it was ported; None in a record of an earlier release.
+    guard.summarize() said of the file before it was ported; None in a record of an earlier release.
     """
 
     status: str
@@ -193,7 +193,7 @@ def begin(cursor, source: str, server_name: str, routine: dict, before: Record |
         " ON CONFLICT (only_one) DO UPDATE SET status = 'running', source = excluded.source, stamp = excluded.stamp,"
         " routine = excluded.routine, content = excluded.content, last_transaction = NULL,"
         " started_at = excluded.started_at, ported_at = NULL",
-        (source, stamp, server_name, json.dumps(routine), json.dumps(known or guard.of(source))),
+        (source, stamp, server_name, json.dumps(routine), json.dumps(known or guard.summarize(source))),
     )
 
 

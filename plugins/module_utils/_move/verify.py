@@ -85,7 +85,7 @@ def _require_original(original: str, source: str, recorded: record.Record | None
     other_names.require_none(path)
     holders.require_closed(path)
     ported = recorded and recorded.content and recorded.stamp == file.stamp(source)
-    guard.require_same(original, source, recorded.content if ported else guard.of(source))
+    guard.require_same(original, source, recorded.content if ported else guard.summarize(source))
 
 
 def _carried(comparison: Comparison, result: dict, source: str, check_mode: bool) -> dict:

@@ -121,7 +121,7 @@ def autoincrement_values(path: str) -> dict[str, int]:
         return dict(connection.execute("SELECT name, seq FROM sqlite_sequence WHERE typeof(seq) = 'integer'"))
 
 
-def without_counters(start: bytes) -> bytes:
+def without_counters(start: bytes | bytearray) -> bytes:
     """Return the first bytes of a database with the header's counters as zeros, which differ between equal databases."""
     cleared = bytearray(start)
     for counter in _COUNTERS:

@@ -54,7 +54,7 @@ class Piece:
     """Pages of ``page`` bytes each: ``content`` begins at byte ``offset`` of a database that has ``size`` bytes."""
 
     offset: int
-    content: bytes
+    content: bytes | bytearray
     page: int
     size: int
 

@@ -165,18 +165,18 @@ def _from_difference(
 
     The first piece of all comes with them: of its header, counters alone are no difference.
     """
-    first = None
+    first: list[pages.Piece] = []
     with open(target, "rb", buffering=0) as stream:
         for piece in pieces:
-            first = piece if piece.offset == 0 else first
+            first = [piece] if piece.offset == 0 else first  # where the database was written to, they begin again
             copied = os.pread(stream.fileno(), len(piece.content), piece.offset)
             if copied != piece.content and (
                 piece.offset or file.without_counters(copied) != file.without_counters(piece.content)
             ):
-                return itertools.chain([first, piece], pieces)
+                return itertools.chain(first, [piece], pieces)
             if progress:
                 progress.tell("copying", (piece.offset + len(copied)) // piece.page, piece.size // piece.page)
-        return None if os.fstat(stream.fileno()).st_size == piece.size else iter([first])
+        return None if os.fstat(stream.fileno()).st_size == piece.size else iter(first)
 
 
 @contextlib.contextmanager
