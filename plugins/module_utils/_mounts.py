@@ -36,5 +36,18 @@ def parsed(content: bytes) -> list[Mount]:
     return [Mount(line[2], line[3], line[4], line[line.index("-", 6) + 1]) for line in lines]
 
 
+def locate(mounts: list[Mount], path: str) -> tuple[str, str]:
+    """Return the file system (device) and the path in it where the file at ``path`` is, as who has these ``mounts`` sees it.
+
+    The deepest mount counts, of several at one point the last.
+    """
+    found = max(
+        (mount for mount in reversed(mounts) if path == mount.point or path.startswith(mount.point.rstrip("/") + "/")),
+        key=lambda mount: len(mount.point),
+        default=Mount("", "/", "/", ""),
+    )
+    return found.device, os.path.normpath(os.path.join(found.root, os.path.relpath(path, found.point)))
+
+
 def _plain(word: bytes) -> str:
     return os.fsdecode(_ESCAPED.sub(lambda found: bytes([int(found[1], 8)]), word))

@@ -159,7 +159,7 @@ def main() -> None:
     )
     # Where Synapse runs in a container, only the path as it was given is the same there.
     followed = [] if module.params["command"] else ["sqlite_database"]
-    with told_to(module), paths.resolved(module.params, *followed) as params:
+    with told_to(module), paths.resolved_params(module.params, *followed) as params:
         _interpreter.need({"yaml": "PyYAML", "psycopg2": "psycopg2"}, params["synapse_python"])
         if params["batch_size"] is not None and params["batch_size"] < 1:
             raise Refusal(f"A batch of {params['batch_size']} rows carries nothing.", "Give a batch_size of 1 or more.")

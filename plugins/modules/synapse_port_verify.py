@@ -154,7 +154,7 @@ def main() -> None:
         ),
         supports_check_mode=True,
     )
-    with told_to(module), paths.resolved(module.params, "sqlite_database") as params:
+    with told_to(module), paths.resolved_params(module.params, "sqlite_database") as params:
         _interpreter.need({"psycopg2": "psycopg2"}, params["synapse_python"])
         result = verify.verify(params, module.check_mode)
     module.exit_json(**result)

@@ -80,23 +80,24 @@ problems:
   elements: str
 """
 
+import dataclasses
 import os
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import file, paths
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import contents, paths
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec=dict(path=dict(type="path", required=True)), supports_check_mode=True)
-    with told_to(module), paths.resolved(module.params, "path") as params:
+    with told_to(module), paths.resolved_params(module.params, "path") as params:
         path = params["path"]
         if not os.path.lexists(module.params["path"]) and not os.path.lexists(path):
             module.exit_json(changed=False, exists=False)
-        facts = file.inspect(path)
-        problems = [f"{found} {remedy}" for found, remedy in file.unfit_to_move(path, facts)]
-    module.exit_json(changed=False, exists=True, file=path, problems=problems, **facts)
+        held = contents.inspect(path)
+        problems = [f"{found} {remedy}" for found, remedy in contents.unfit_to_move(path, held)]
+    module.exit_json(changed=False, exists=True, file=path, problems=problems, **dataclasses.asdict(held))
 
 
 if __name__ == "__main__":

@@ -81,13 +81,21 @@ pages:
     written: 96000
 """
 
+import dataclasses
 import os
 import shutil
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, told_to
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import file, paths, snapshot
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import (
+    contents,
+    file,
+    holders,
+    other_names,
+    paths,
+    snapshot,
+)
 
 
 def require_another(src: str, dest: str) -> None:
@@ -107,7 +115,7 @@ def require_room(size: int, dest: str) -> None:
     folder = os.path.dirname(dest)
     if not os.path.isabs(dest) or not os.path.isdir(folder):
         raise Refusal(f"The folder of the copy, {folder or dest}, does not exist.", "Make it, with mode 0700, or choose another.")
-    free = shutil.disk_usage(folder).free + snapshot.held(dest)
+    free = shutil.disk_usage(folder).free + snapshot.reusable_bytes(dest)
     if free < size:
         raise Refusal(
             f"The copy needs {size >> 20} MiB, and the file system of {folder} has {free >> 20} MiB left.",
@@ -125,20 +133,26 @@ def main() -> None:
         supports_check_mode=True,
     )
     given = module.params["dest"]
-    with told_to(module), paths.resolved(module.params, "src", "dest") as params:
+    with told_to(module), paths.resolved_params(module.params, "src", "dest") as params:
         src, dest = params["src"], params["dest"]
-        source = file.inspect(src)
+        source = contents.inspect(src)
         require_another(src, dest)
-        paths.require_one(src)
-        require_room(source["size"] + file.log_size(src), dest)
+        other_names.require_none(src)
+        require_room(source.size + file.log_size(src), dest)
         if params["alone"]:
-            file.require_closed(src)
-        there = os.path.exists(dest)
-        pages = None if module.check_mode else snapshot.make(src, dest)
-        changed = not snapshot.is_copy(src, dest) if module.check_mode else pages is not None
-    before = {"path": given, "state": "an older copy" if there else "absent"}
+            holders.require_closed(src)
+        is_older = os.path.exists(dest)
+        written = None if module.check_mode else snapshot.make(src, dest)
+        changed = not snapshot.is_copy(src, dest) if module.check_mode else written is not None
+    before = {"path": given, "state": "an older copy" if is_older else "absent"}
     after = {"path": given, "state": f"a copy of {src}"} if changed else before
-    module.exit_json(changed=changed, source=source, dest=given, pages=pages, diff={"before": before, "after": after})
+    module.exit_json(
+        changed=changed,
+        source=dataclasses.asdict(source),
+        dest=given,
+        pages=dataclasses.asdict(written) if written else None,
+        diff={"before": before, "after": after},
+    )
 
 
 if __name__ == "__main__":

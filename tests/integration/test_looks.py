@@ -17,7 +17,7 @@ import time
 
 import pytest
 
-from ansible_collections.matrixops.synapse_postgres.plugins.plugin_utils import _live
+from ansible_collections.matrixops.synapse_postgres.plugins.plugin_utils import _background, _live, _pace, _screen
 from support import modules, sqlite
 from support.step import Play
 
@@ -51,13 +51,15 @@ def state(**other) -> dict:
     return {**told, "since": time.time(), "at": time.time(), **other}
 
 
-def look(folder: pathlib.Path, beside: pathlib.Path | str, job: _live._Job | None = None) -> tuple[_live._Job, _live._Seen]:
-    """Look at a job whose file is in ``folder``, and whose progress file is ``beside`` a file."""
+def polled(
+    folder: pathlib.Path, beside: pathlib.Path | str, job: _background.Job | None = None
+) -> tuple[_background.Job, _background.Status]:
+    """Poll a job whose file is in ``folder``, and whose progress file is ``beside`` a file."""
     started = {"ansible_job_id": "j987654321.7", "results_file": str(folder / "job")}
-    job = job or _live._Job(started, str(beside), time.monotonic())
-    done = subprocess.run(["/bin/sh"], input=job.look(0), capture_output=True, text=True, timeout=20, check=True)
+    job = job or _background.Job(started, str(beside), time.monotonic())
+    done = subprocess.run(["/bin/sh"], input=job.poll_script(0), capture_output=True, text=True, timeout=20, check=True)
     assert not done.stderr
-    return job, job.seen(done.stdout)
+    return job, job.status(done.stdout)
 
 
 WRONG = {
@@ -101,29 +103,31 @@ WRONG = {
 def test_a_progress_file_that_is_none_is_no_progress(tmp_path, wrong):
     (tmp_path / "job").write_text(_STARTED)
     wrong(tmp_path / "homeserver.db.progress.json")
-    _job, seen = look(tmp_path, tmp_path / "homeserver.db")
+    _job, seen = polled(tmp_path, tmp_path / "homeserver.db")
     assert seen.progress is None and seen.kept == _STARTED and seen.result is None
 
 
 def test_progress_is_found_however_the_file_is_named(tmp_path, monkeypatch):
     told = state()
+    expected = _pace.State.parsed(json.dumps(told))
     (tmp_path / "disk").mkdir()
     (tmp_path / "it's $HOME.db").symlink_to(tmp_path / "disk" / "real.db")
     for written in ("disk/real.db.progress.json", "it's $HOME.db.progress.json"):
         (tmp_path / written).write_text(json.dumps(told))
-        assert look(tmp_path, tmp_path / "it's $HOME.db")[1].progress == told
+        assert polled(tmp_path, tmp_path / "it's $HOME.db")[1].progress == expected
         (tmp_path / written).unlink()
     monkeypatch.setenv("HOME", str(tmp_path / "disk"))
     (tmp_path / "disk" / "homeserver.db.progress.json").write_text(json.dumps(told))
-    assert look(tmp_path, "~/homeserver.db")[1].progress == told
+    assert polled(tmp_path, "~/homeserver.db")[1].progress == expected
 
 
 @pytest.mark.parametrize("states", [[state(at=50.0), state(at=40.0)], [state(done=9), state(done=2)], [state(since=9e9)] * 2])
 def test_a_time_that_goes_backwards_is_shown_all_the_same(states):
-    shown = _live._Shown("here", 0, renewed=False, quiet=False)
-    for one in states:
+    shown = _screen.ProgressDisplay("here", 0, renewed=False, quiet=False)
+    parsed = [_pace.State.parsed(json.dumps(one)) for one in states]
+    for one in parsed:
         shown.show(one)
-    assert not shown.quiet and "port: events 5/9" in f"here: {shown.pace.line(states[-1])}"
+    assert not shown.quiet and "port: events 5/9" in f"here: {shown.pace.line(parsed[-1])}"
 
 
 @pytest.mark.parametrize(
@@ -139,10 +143,10 @@ def test_a_time_that_goes_backwards_is_shown_all_the_same(states):
 def test_a_file_without_a_result_is_told_of(tmp_path, kept, why):
     if kept is not None:
         (tmp_path / "job").write_text(kept)
-    job, seen = look(tmp_path, tmp_path / "homeserver.db")
-    assert seen.state == "ended" and not job.lost(seen)  # async_wrapper may still be starting it
-    job._launched -= _live._UNSEEN
-    assert job.lost(seen) and why in _live._lost(*_live._why(job, seen))["msg"]
+    job, seen = polled(tmp_path, tmp_path / "homeserver.db")
+    assert seen.state == "ended" and not job.is_lost(seen)  # async_wrapper may still be starting it
+    job._launched -= _background.UNSEEN
+    assert job.is_lost(seen) and why in _live.lost_result(*_live.why_lost(job, seen))["msg"]
 
 
 @pytest.mark.parametrize("lacking", ["sed", "grep"])
@@ -152,10 +156,10 @@ def test_a_host_that_lacks_what_finds_a_module_does_not_say_that_it_was_killed(t
         (tmp_path / name).symlink_to(shutil.which(name))
     monkeypatch.setenv("PATH", str(tmp_path))
     started = {"ansible_job_id": "j987654321.7", "results_file": str(tmp_path / "job")}
-    job = _live._Job(started, "", time.monotonic() - _live._UNSEEN)
-    told = subprocess.run(["/bin/sh"], input=job.look(1), capture_output=True, text=True, timeout=20, check=True).stdout
-    seen = job.seen(told)
-    assert seen.state == "unknown" and seen.kept == _STARTED and not job.lost(seen)
+    job = _background.Job(started, "", time.monotonic() - _background.UNSEEN)
+    told = subprocess.run(["/bin/sh"], input=job.poll_script(1), capture_output=True, text=True, timeout=20, check=True).stdout
+    seen = job.status(told)
+    assert seen.state == "unknown" and seen.kept == _STARTED and not job.is_lost(seen)
 
 
 def test_the_module_is_found_and_ended_when_its_watchers_are_gone(tmp_path):
@@ -165,13 +169,13 @@ def test_the_module_is_found_and_ended_when_its_watchers_are_gone(tmp_path):
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         module, watcher = map(int, process.stdout.readline().split())
     try:
-        job, seen = look(tmp_path, tmp_path / "homeserver.db")
+        job, seen = polled(tmp_path, tmp_path / "homeserver.db")
         assert seen.state == "working"
         os.kill(watcher, signal.SIGKILL)
-        assert look(tmp_path, "", job)[1].state == "working" and not job.lost(seen)
-        subprocess.run(["/bin/sh"], input=job.end(), text=True, timeout=30, check=True)
-        _job, seen = look(tmp_path, "", job)
-        assert seen.state == "ended" and job.lost(seen) and not list(tmp_path.iterdir())
+        assert polled(tmp_path, "", job)[1].state == "working" and not job.is_lost(seen)
+        subprocess.run(["/bin/sh"], input=job.end_script(), text=True, timeout=30, check=True)
+        _job, seen = polled(tmp_path, "", job)
+        assert seen.state == "ended" and job.is_lost(seen) and not list(tmp_path.iterdir())
     finally:
         for number in (module, watcher):
             with contextlib.suppress(ProcessLookupError):
@@ -182,9 +186,9 @@ def test_no_session_but_async_wrappers_is_taken_for_it(tmp_path):
     """A process with the job's name among its words, in a session whose leader lives: that of whoever runs the tests."""
     with subprocess.Popen(["/bin/sh", "-c", "sleep 60 & wait", "j987654321"], process_group=0) as process:
         try:
-            job, seen = look(tmp_path, "")
+            job, seen = polled(tmp_path, "")
             assert seen.state == "ended"
-            subprocess.run(["/bin/sh"], input=job.end(), text=True, timeout=30, check=True)
+            subprocess.run(["/bin/sh"], input=job.end_script(), text=True, timeout=30, check=True)
             assert process.poll() is None
         finally:
             os.killpg(process.pid, signal.SIGKILL)
@@ -227,7 +231,7 @@ def test_a_newer_ansible_core_that_lacks_what_progress_needs_runs_the_module_all
 
 def test_a_signal_is_noted_until_the_block_ends_and_in_a_thread_never():
     def noted() -> None:
-        with _live._Noted(signal.SIGALRM):
+        with _live._DeferredSignals(signal.SIGALRM):
             noting.append(signal.getsignal(signal.SIGALRM))
 
     noting, before = [], signal.getsignal(signal.SIGALRM)

@@ -15,7 +15,7 @@ import yaml
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import privileges
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import preflight
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import file
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import contents
 from support import clusters, commands, needs, sqlite
 
 CONFIG = "synapse_database_config"
@@ -465,20 +465,19 @@ def test_alter_database_was_the_remedy_for_a_dropped_schema(any_cluster, databas
 def test_a_sqlite_database_is_made_fit_to_move_by_the_command_that_is_told(run, conf):
     path = conf.with_name("homeserver.db")
     sqlite.homeserver(path, auto_vacuum=True)
-    facts = file.inspect(str(path))
-    ((found, remedy),) = file.unfit_to_move(str(path), facts)
+    ((found, remedy),) = contents.unfit_to_move(str(path), contents.inspect(str(path)))
     assert "auto_vacuum" in found
     commands.run(remedy)
-    assert file.unfit_to_move(str(path), file.inspect(str(path))) == []
+    assert contents.unfit_to_move(str(path), contents.inspect(str(path))) == []
 
 
 def test_a_journal_that_keeps_synapse_from_writing_is_changed(conf):
     path = conf.with_name("homeserver.db")
     sqlite.homeserver(path, wal=False)
     report = preflight.Report()
-    preflight._file(report, str(path), file.inspect(str(path)), False)
+    preflight._file(report, str(path), contents.inspect(str(path)), False)
     commands.run(report.notes[0]["remedy"])
-    assert file.inspect(str(path))["journal_mode"] == "wal"
+    assert contents.inspect(str(path)).journal_mode == "wal"
 
 
 def test_rights_that_the_task_may_not_take_away_are_taken_by_the_commands_that_are_told(any_cluster, database):

@@ -10,7 +10,7 @@ import pytest
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import preflight
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import file
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import contents
 from support import commands, sqlite
 from support import move as moves
 
@@ -73,9 +73,9 @@ def test_a_transaction_that_was_cut_off_is_taken_back_by_the_command_that_is_tol
     sqlite.homeserver(path, wal=False)
     subprocess.run([sys.executable, "-c", _CUT_OFF, path], check=False)
     with pytest.raises(Refusal, match="was cut off") as refused:
-        file.inspect(str(path))
+        contents.inspect(str(path))
     commands.run(refused.value.remedy)
-    assert file.inspect(str(path))["users"] == 2
+    assert contents.inspect(str(path)).users == 2
 
 
 def test_names_of_files_tables_and_columns_are_quoted_in_a_command_for_sqlite(tmp_path):

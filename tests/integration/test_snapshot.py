@@ -14,7 +14,7 @@ import time
 import pytest
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import file, snapshot
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import file, pages
 
 # Executes each line that it reads, as SQL, and answers with what it gave; locks are kept by process, so it is one of its own.
 _SESSION = """
@@ -95,16 +95,16 @@ def backup(path: pathlib.Path) -> bytes:
         source.backup(target)
     content = copy.read_bytes()
     copy.unlink()
-    return file.uncounted(content)
+    return file.without_counters(content)
 
 
 def read(path: pathlib.Path, pause: float = 0) -> bytes:
     """Return what our pieces make of the database, but for its header's counters; ``pause`` seconds after each."""
     content = b""
-    for piece in snapshot.pieces(str(path)):
+    for piece in pages.read(str(path)):
         content = (content[: piece.offset] + piece.content)[: piece.size]
         time.sleep(pause)
-    return file.uncounted(content)
+    return file.without_counters(content)
 
 
 # What a process does before the copy; those in a pair are of a second one, which stays in its transaction.
@@ -212,7 +212,7 @@ def test_pages_that_are_read_slowly_are_of_one_moment_though_the_log_is_emptied_
 
 def test_pages_without_a_log_that_somebody_writes_to_all_the_time_are_refused(tmp_path, monkeypatch):
     path = made(tmp_path / "homeserver.db", mode="DELETE")
-    monkeypatch.setattr(snapshot, "_STEP", 4)
+    monkeypatch.setattr(pages, "_TURN", 4)
     with written(path), pytest.raises(Refusal, match="written to faster than it can be copied"):
         read(path, pause=0.005)
 
@@ -220,10 +220,10 @@ def test_pages_without_a_log_that_somebody_writes_to_all_the_time_are_refused(tm
 @pytest.mark.parametrize("statement", [_MORE, "PRAGMA journal_mode = WAL"], ids=["written", "given a log"])
 def test_pages_without_a_log_are_read_again_when_somebody_wrote(tmp_path, monkeypatch, statement):
     path = made(tmp_path / "homeserver.db", mode="DELETE")
-    monkeypatch.setattr(snapshot, "_STEP", 4)
+    monkeypatch.setattr(pages, "_TURN", 4)
     content, offsets, writing = b"", [], None
     with Session(path) as session, concurrent.futures.ThreadPoolExecutor(1) as pool:
-        for piece in snapshot.pieces(str(path)):
+        for piece in pages.read(str(path)):
             offsets.append(piece.offset)
             content = (content[: piece.offset] + piece.content)[: piece.size]
             if len(offsets) == 3:
@@ -231,4 +231,4 @@ def test_pages_without_a_log_are_read_again_when_somebody_wrote(tmp_path, monkey
             time.sleep(0.05)
         writing.result()
         assert offsets.count(0) == 2
-        assert file.uncounted(content) == backup(path)
+        assert file.without_counters(content) == backup(path)

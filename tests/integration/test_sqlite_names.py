@@ -123,8 +123,8 @@ def test_a_path_that_is_no_utf_8_is_the_file_that_it_names(real, folder, tmp_pat
     # Ansible itself logs no such path, so no module is given one; a link may lead to it.
     path = linked(folder, real.rename(real.with_name(os.fsdecode(b"no \xff\xfe utf-8.db"))))
     commit(path)
-    assert paths.opened(str(path)) == str(path.resolve())
-    snapshot.make(paths.opened(str(path)), str(tmp_path / "copy.db"))
+    assert paths.resolve(str(path)) == str(path.resolve())
+    snapshot.make(paths.resolve(str(path)), str(tmp_path / "copy.db"))
     assert "@last:test" in users(tmp_path / "copy.db")
 
 
@@ -172,7 +172,7 @@ def test_a_link_that_is_replaced_while_the_copy_is_made_is_followed_once(real, f
     other, path = tmp_path / "other.db", linked(folder, real)
     sqlite.homeserver(other, users=9)
     commit(path)
-    with paths.resolved({"src": str(path)}, "src") as params:
+    with paths.resolved_params({"src": str(path)}, "src") as params:
         path.unlink()
         path.symlink_to(other)
         snapshot.make(params["src"], str(tmp_path / "copy.db"))
@@ -314,8 +314,8 @@ def test_a_path_that_is_itself_a_mount_of_the_file_alone_is_refused(real, tmp_pa
     point.touch()
     script = (
         "import sys; sys.path[:0] = sys.argv[3:];"
-        "from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import paths;"
-        "print(paths.second(sys.argv[1]), paths.second(sys.argv[2]))"
+        "from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import other_names;"
+        "print(other_names.find(sys.argv[1]), other_names.find(sys.argv[2]))"
     )
     words = ["unshare", "-m", "sh", "-c", 'mount --bind "$1" "$2" && mount --bind "$5" "$5" && exec "$3" -c "$4" "$2" "$5" "$6"']
     alone = tmp_path / "on itself.db"

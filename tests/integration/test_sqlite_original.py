@@ -133,7 +133,7 @@ def pair(tmp_path, monkeypatch):
         connection.execute("PRAGMA journal_mode = WAL")
         connection.commit()
     shutil.copy(original, copy)
-    return str(original), str(copy), guard.of(str(copy))
+    return str(original), str(copy), guard.summarize(str(copy))
 
 
 @pytest.mark.parametrize(
@@ -171,10 +171,10 @@ def test_large_rows_are_told_alike_however_they_are_read_and_a_byte_in_the_middl
     for number in (-3, 1, 2, 9):
         written(path, f"INSERT INTO large VALUES ({number}, 'small', NULL)")
         written(path, f"INSERT INTO large VALUES ({number + 20}, printf('%.*c', {1 + number % 2}300000, 'x'), zeroblob(700000))")
-    told = guard.of(path)
+    told = guard.summarize(path)
     for limit in (1 << 19, 1 << 30):
         monkeypatch.setattr(guard, "_LARGE", limit)
-        assert guard.of(path) == told
+        assert guard.summarize(path) == told
     assert told["large"][:2] == [-3, 29]
     written(path, "UPDATE large SET content = CAST(zeroblob(350000) || x'01' || zeroblob(349999) AS BLOB) WHERE id = 17")
-    assert guard.of(path)["large"][2] != told["large"][2]
+    assert guard.summarize(path)["large"].digest != told["large"].digest

@@ -13,7 +13,7 @@ import sys
 import pytest
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import file
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import holders
 from support import needs, sqlite
 
 
@@ -29,9 +29,9 @@ def test_a_backup_that_reads_the_database_and_another_ones_log_does_not_stop_the
     options = {"src": str(database), "dest": str(tmp_path / "copy.db"), "alone": True}
     with open(database, "rb"), open(tmp_path / "of another.db-wal", "rb"):
         assert run("synapse_sqlite_snapshot", options)["changed"]
-    monkeypatch.setattr(file, "CLOSING", 0)
+    monkeypatch.setattr(holders, "CLOSING", 0)
     with open(database, "r+b"), pytest.raises(Refusal, match=f"still open in process {os.getpid()}"):
-        file.require_closed(str(database))
+        holders.require_closed(str(database))
 
 
 def test_the_log_of_a_database_that_was_deleted_is_not_taken_for_synapses(run, database, tmp_path):
@@ -55,12 +55,12 @@ def test_the_log_of_a_database_that_was_deleted_is_not_taken_for_synapses(run, d
 _WITHOUT_PROC = """
 import sys; sys.path[:0] = [sys.argv[1]]
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import guard, paths
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import guard, holders, other_names
 original, copy = sys.argv[2:]
 guard._READ = 0
-print(paths.second(original), paths.holders(original))
+print(other_names.find(original), holders.find(original))
 try:
-    guard.require_same(original, copy, guard.of(copy))
+    guard.require_same(original, copy, guard.summarize(copy))
 except Refusal as refusal:
     print(refusal)
 """

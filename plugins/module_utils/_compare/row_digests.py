@@ -216,10 +216,11 @@ def sqlite_mark(sqlite, table: Table, share: Share) -> str:
 def _mark(sqlite, table: Table, share: Share, texts) -> str:
     sqlite.text_factory = texts
     mark, batch = hashlib.blake2b(digest_size=32), []
-    for row in row_reader.each(sqlite, table, ", ".join(one.sqlite for one in table.columns), *_ends(share)):
+    form = row_reader.Format(_typed, _large_typed, between=b";")
+    for row in row_reader.read(sqlite, table, ", ".join(one.sqlite for one in table.columns), _rows(share)):
         batch.append(row)
         if len(row) == 1:
-            for piece in row_reader.pieces(sqlite, table, row[0], _typed, _large_typed, between=b";"):
+            for piece in row_reader.pieces(sqlite, table, row[0], form):
                 mark.update(piece)
         if len(batch) == _MARKED:
             mark.update(marshal.dumps(batch, 2))
@@ -238,8 +239,8 @@ def _large_typed(_one: Column, kind: str, size: int, values):
     return itertools.chain([f"{kind} {size}:".encode()], values)
 
 
-def _ends(share: Share | None) -> tuple[int, ...]:
-    return (share.low, share.high) if share else ()
+def _rows(share: Share | None, whole: bool = False) -> row_reader.Rows:
+    return row_reader.Rows(share.low, share.high, whole=whole) if share else row_reader.Rows(whole=whole)
 
 
 def _sqlite_rows(sqlite, cursor, table: Table, share: Share | None = None, found: Sums | None = None):
@@ -247,14 +248,14 @@ def _sqlite_rows(sqlite, cursor, table: Table, share: Share | None = None, found
     wanted = ", ".join([sqlite_text(table.plain), *(one.sqlite for one in table.special)])
     sqlite.text_factory = lenient if table.special else bytes
     if table.special:
-        for batch in _batches(_without_nul(row_reader.each(sqlite, table, wanted, *_ends(share), whole=True), found)):
+        for batch in _batches(_without_nul(row_reader.read(sqlite, table, wanted, _rows(share, whole=True)), found)):
             # Of a blob the server would make what a text that looks like it comes to.
             blobs = {row[0] for row in batch if any(isinstance(value, bytes) for value in row[2:])}
             yield from _by_server(cursor, table, [row for row in batch if row[0] not in blobs])
             yield from ((_hash(f"a blob: {row[1]}"), row[0]) for row in batch if row[0] in blobs)
         return
     sha256, number = hashlib.sha256, int.from_bytes
-    for row in row_reader.each(sqlite, table, wanted, *_ends(share)):
+    for row in row_reader.read(sqlite, table, wanted, _rows(share)):
         hashed = None
         if len(row) == 1:
             hashed = _hash_of_large(sqlite, table, row[0])
@@ -269,7 +270,7 @@ def _sqlite_rows(sqlite, cursor, table: Table, share: Share | None = None, found
 def _hash_of_large(sqlite, table: Table, number: int):
     """Return the SHA-256 of a large row's canonical text, None where it has a NUL character."""
     hashed = hashlib.sha256()
-    for piece in row_reader.pieces(sqlite, table, number, _sqlite_piece, _large_piece):
+    for piece in row_reader.pieces(sqlite, table, number, row_reader.Format(_sqlite_piece, _large_piece)):
         if b"\0" in piece:
             return None
         hashed.update(piece)

@@ -22,6 +22,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compar
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.unmatched import SAME_KEY
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import copy_lines, record, target_checks
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import row_reader
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite.source import Source
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._words import identifier
@@ -187,7 +188,8 @@ def _write(sides: Sides, table: Table) -> int:
     """Bring SQLite's rows to a temporary table on the server, and from there to where they belong."""
     cursor = sides.postgres
     transfer = copy_lines.Transfer(table, _merge(table))
-    transfer.send(sides.sqlite, cursor, among=f"SELECT id FROM temp.only_sqlite WHERE name = {_literal(table.name)}")
+    among = f"SELECT id FROM temp.only_sqlite WHERE name = {_literal(table.name)}"
+    transfer.send(sides.sqlite, cursor, row_reader.Rows(among=among))
     written = cursor.fetchone()[0]
     cursor.execute(f"DROP TABLE {copy_lines.WAITING}")
     return written

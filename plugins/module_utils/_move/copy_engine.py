@@ -40,6 +40,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move i
 )
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move.record import Port
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move.transfer_plan import Part, TransferPlan
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import row_reader
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite.source import Source, tables
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._target import Target
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
@@ -284,9 +285,10 @@ def _carry_over(sqlite: sqlite3.Connection, cursor: Cursor, part: Part, transfer
     The transaction waits for those of the parts before this one. Where one of these waits for it in turn, on a key that both
     have, it gives way, and meets the key when the other one has ended.
     """
+    rows = row_reader.Rows(part.low, part.high)
     with carry_over.refused_without_values(part.table):
         try:
-            lines = transfer.send(sqlite, cursor, low=part.low, high=part.high)
+            lines = transfer.send(sqlite, cursor, rows)
         except psycopg2.errors.ForeignKeyViolation:
             if not transfer.refusable:
                 raise
@@ -298,7 +300,7 @@ def _carry_over(sqlite: sqlite3.Connection, cursor: Cursor, part: Part, transfer
             cursor.connection.rollback()
             _comes_to(cursor, part, _THERE)
             cursor.connection.rollback()
-            lines = transfer.send(sqlite, cursor, low=part.low, high=part.high)
+            lines = transfer.send(sqlite, cursor, rows)
             _comes_to(cursor, part, _MOVED)
         cursor.connection.commit()
     return lines.rows, lines.dropped

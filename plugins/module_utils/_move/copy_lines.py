@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import re
 import sqlite3
-from typing import Any, Iterable, Iterator
+from typing import Iterable, Iterator
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.table import Column, Table, changed, stored
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
@@ -67,12 +67,12 @@ class Transfer:
         insert = f"INSERT INTO {place(table)} ({names(table)}) OVERRIDING SYSTEM VALUE"
         return cls(table, f"{insert} SELECT {given(table.columns)} FROM {WAITING} AS c{refused}", compared)
 
-    def send(self, sqlite: sqlite3.Connection, cursor: Cursor, **which: Any) -> Lines:
-        """Send the rows that ``which`` names, as row_reader.each() does, and have them taken; return the Lines that went.
+    def send(self, sqlite: sqlite3.Connection, cursor: Cursor, rows: row_reader.Rows) -> Lines:
+        """Send ``rows``, and have them taken; return the Lines that went.
 
         The temporary table is there until the transaction ends.
         """
-        lines = Lines(sqlite, self.table, **which)
+        lines = Lines(sqlite, self.table, rows)
         if self.merge is not None:
             columns = (f"{identifier(one.name)} {'text' if one.kind == 'special' else one.type}" for one in self.table.columns)
             cursor.execute(f"CREATE TEMP TABLE {WAITING} ({', '.join(columns)}) ON COMMIT DROP")
@@ -98,18 +98,18 @@ def given(columns: Iterable[Column]) -> str:
 
 
 class Lines:
-    """The lines of ``table``'s rows as a file that COPY reads, but for rows that have a NUL character; see row_reader.each().
+    """The lines of ``table``'s rows as a file that COPY reads, but for rows that have a NUL character; see row_reader.read().
 
     ``rows`` and ``dropped`` count those that were read.
     """
 
-    def __init__(self, sqlite: sqlite3.Connection, table: Table, **which: Any) -> None:
+    def __init__(self, sqlite: sqlite3.Connection, table: Table, rows: row_reader.Rows = row_reader.ALL) -> None:
         self.rows = self.dropped = 0
         self._sqlite, self._table = sqlite, table
         self._refused: Refusal | None = None
         sqlite.text_factory = bytes
         line = " || ',' || ".join(map(_csv, table.columns))
-        self._pieces = self._read(row_reader.each(sqlite, table, f"{line} || char(10)", **which))
+        self._pieces = self._read(row_reader.read(sqlite, table, f"{line} || char(10)", rows))
         self._piece, self._at = b"", 0
 
     def send(self, cursor: Cursor, target: str) -> None:
@@ -175,7 +175,7 @@ class Lines:
 
 
 def _pieces(sqlite: sqlite3.Connection, table: Table, number: int) -> Iterator[bytes]:
-    return row_reader.pieces(sqlite, table, number, _csv, _large_csv, between=b",")
+    return row_reader.pieces(sqlite, table, number, row_reader.Format(_csv, _large_csv, between=b","))
 
 
 def _csv(one: Column) -> str:

@@ -27,7 +27,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move i
     watermarks,
 )
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move.record import Port
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import file
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import contents
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite.source import Source
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._target import Target
 
@@ -49,8 +49,8 @@ ORDER BY pg_table_size(relid) DESC
 
 def port(params: dict, check_mode: bool) -> dict:
     """Port what is not ported yet; return the result of the module synapse_port, whose ``params`` these are. Raises Refusal."""
-    facts = file.inspect(params["sqlite_database"])
-    file.require_movable(params["sqlite_database"], facts, params["drain_background_updates"])
+    held = contents.inspect(params["sqlite_database"])
+    contents.require_movable(params["sqlite_database"], held, params["drain_background_updates"])
     config = synapse_port_db.read_config(params["config"])
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(Source.held(params["sqlite_database"]))
@@ -74,7 +74,7 @@ def port(params: dict, check_mode: bool) -> dict:
             config = synapse_port_db.without_defaults(config, cursor)
             target_checks.clear_half_schema(cursor)
             record.begin(begun, config["server_name"])
-            if facts["background_updates"]:
+            if held.background_updates:
                 synapse_port_db.drain(synapse_rules.python_words(params), config, source.path)
             return _to_the_end(begun, params, config)
 
@@ -153,7 +153,7 @@ def _by_copy(begun: Port, params: dict, config: dict) -> synapse_port_db.Progres
         state = copy_engine.state(source, cursor, begun.rules)
     progress = copy_engine.copy(begun, state, params["batch_size"] or copy_engine.ROWS)
     if is_created:  # Synapse's code has set no sequence in this run
-        sequences.mend(cursor, given_out=source.given_out())
+        sequences.mend(cursor, given_out=source.autoincrement_values())
     return progress
 
 

@@ -34,7 +34,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move i
     target_checks,
 )
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move.preflight_values import NAMED
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import file, paths, snapshot
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import contents, file, paths, snapshot
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite.source import Source
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._words import identifier
 
@@ -96,14 +96,14 @@ class Table:
 def look(params: dict) -> dict:
     """Return the result of the module synapse_port_info, whose ``params`` these are; nothing is changed.
 
-    ``{problems, notes, movable, source (file.inspect()'s facts, None where it is no database of Synapse's), synapse (its
+    ``{problems, notes, movable, source (as contents.Contents, None where it is no database of Synapse's), synapse (its
     version, None where it does not answer), sizes}``, sizes in bytes: see _sizes().
     """
     report, path = Report(), params["sqlite_database"]
     source = config = server = synapse = None
     with report.hearing():
-        path = paths.opened(path)
-        source = file.inspect(path)
+        path = paths.resolve(path)
+        source = contents.inspect(path)
     _link(report, params["sqlite_database"], path)
     if source:
         _file(report, path, source, params["drain_background_updates"])
@@ -124,7 +124,7 @@ def look(params: dict) -> dict:
         "problems": report.problems,
         "notes": report.notes,
         "movable": not report.problems,
-        "source": source,
+        "source": dataclasses.asdict(source) if source else None,
         "synapse": synapse["version"] if synapse else None,
         "sizes": sizes,
     }
@@ -157,19 +157,19 @@ def _link(report: Report, given: str, path: str) -> None:
         )
 
 
-def _file(report: Report, path: str, source: dict, drain: bool) -> None:
+def _file(report: Report, path: str, source: contents.Contents, drain: bool) -> None:
     """Report what is wrong with the file as such."""
-    pending = source["background_updates"]
+    pending = source.background_updates
     if drain and pending:
         report.note(
             f"{path} has {len(pending)} pending background updates ({', '.join(pending)}).",
             "Synapse's own tool will finish them on the copy.",
         )
-    for found, remedy in file.unfit_to_move(path, source, drain):
+    for found, remedy in contents.unfit_to_move(path, source, drain):
         report.problem(found, remedy)
-    if source["journal_mode"] != "wal":
+    if source.journal_mode != "wal":
         report.note(
-            f"{path} is kept in the journal mode {source['journal_mode']}, in which who reads it keeps Synapse from writing.",
+            f"{path} is kept in the journal mode {source.journal_mode}, in which who reads it keeps Synapse from writing.",
             "If Synapse runs on it and complains of a locked database, run "
             f"`sqlite3 {_words.shell(path)} 'PRAGMA journal_mode=WAL'`.",
         )
@@ -292,7 +292,7 @@ def _compare(report: Report, path: str, source: dict, synapse: dict, config: dic
 
     ``refusal_told`` says that the report tells already why the target would not take Synapse's tables.
     """
-    version, known = source["schema_version"], synapse["schema_version"]
+    version, known = source.schema_version, synapse["schema_version"]
     if version is not None and version > known:
         report.problem(
             f"{path} has the schema version {version}, and Synapse {synapse['version']} knows versions up to {known}.",
@@ -684,7 +684,7 @@ def require_carried(path: str, synapse: dict, config: dict, borders: dict[str, t
         return
     with file.reading(path) as connection:
         preflight_values.prepare(connection)
-        settled = file.inspect(path)["schema_version"] == synapse["schema_version"] == known["schema_version"]
+        settled = contents.inspect(path).schema_version == synapse["schema_version"] == known["schema_version"]
         rules = {**synapse, "one_by_one": True}
         _Comparison(report, path, connection, rules, synapse_port_db.connection_keywords(config), settled).new_rows(borders)
     if report.problems:
@@ -720,7 +720,7 @@ def _sizes(report: Report, path: str, folder: str, space: dict | None, server: d
         "expected_postgres": 2 * size,
         "wal": server["max_wal_size"] if server else None,
         "snapshot": size + size // 10,
-        "free": status.f_bavail * status.f_frsize + snapshot.begun(os.path.join(glob.escape(folder), "*")),
+        "free": status.f_bavail * status.f_frsize + snapshot.unfinished_bytes(os.path.join(glob.escape(folder), "*")),
     }
     if sizes["free"] < sizes["snapshot"]:
         report.problem(

@@ -63,8 +63,8 @@ class Record:
 
     ``rules`` are those of the Synapse that ported; None in a record without them. ``ported_before``: a port had ended well
     before the one that is recorded. ``schema_created`` is the state of both sides (copy_engine.state()) for which Synapse's code
-    has made its tables, and the watermarks are there. ``content`` is what guard.of() said of the file before it was ported; None
-    in a record of an earlier release. ``restored`` says of a port that has ended that this is a copy of the database, restored
+    has made its tables, and the watermarks are there. ``content`` is what guard.summarize() said of the file before it was
+    ported; None in a record of an earlier release. ``restored`` says of a port that has ended that this is a copy of the database, restored
     elsewhere, whose transactions have other numbers.
     """
 
@@ -169,7 +169,7 @@ def begin(port: Port, server_name: str) -> None:
         " ON CONFLICT (only_one) DO UPDATE SET status = 'running', source = excluded.source, stamp = excluded.stamp,"
         " routine = excluded.routine, content = excluded.content, last_transaction = NULL,"
         " started_at = excluded.started_at, ported_at = NULL",
-        (port.source.path, stamp, server_name, json.dumps(routine), json.dumps(known or guard.of(port.source.path))),
+        (port.source.path, stamp, server_name, json.dumps(routine), json.dumps(known or guard.summarize(port.source.path))),
     )
 
 

@@ -24,7 +24,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move i
     synapse_rules,
     target_checks,
 )
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import file, guard, paths
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import file, guard, holders, other_names, paths
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite.source import Source
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._target import Target
 
@@ -35,7 +35,7 @@ def verify(params: dict, check_mode: bool) -> dict:
     ``params`` are the module's. Raises Refusal, with the result as its facts, unless the databases are equal in the end.
     """
     file.require_database(params["sqlite_database"])
-    paths.require_one(params["sqlite_database"])
+    other_names.require_none(params["sqlite_database"])
     source = Source.at(params["sqlite_database"])
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(source.progress("verify"))
@@ -85,14 +85,14 @@ def _require_original(original: str, source: Source, recorded: record.Record | N
 
     What it held when it was ported is ``recorded``, before Synapse's own code wrote to it.
     """
-    path = paths.opened(original)
+    path = paths.resolve(original)
     if path == source.path:  # no copy was compared, but the original itself
         return
     file.require_database(path)
-    paths.require_one(path)
-    file.require_closed(path)
+    other_names.require_none(path)
+    holders.require_closed(path)
     ported = recorded.content if recorded and recorded.stamp == source.stamp() else None
-    guard.require_same(original, source.path, ported or guard.of(source.path))
+    guard.require_same(original, source.path, ported or guard.summarize(source.path))
 
 
 def _carried(comparison: Comparison, result: dict, source: Source, check_mode: bool) -> dict:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""SQLite files: what one holds, whether it can be moved, who has it open."""
+"""A SQLite database as a file: the connection that reads it, its side files, what tells its states apart."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import contextlib
 import os
 import sqlite3
 import stat
-import time
+from typing import Iterator
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _words
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import paths
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import other_names, paths
 
 # The first bytes of every SQLite 3 database: https://www.sqlite.org/fileformat2.html, section 1.3.
 MAGIC = b"SQLite format 3\0"
@@ -25,18 +25,15 @@ SIDE_FILES = ("-wal", "-shm", "-journal")
 # Bytes of the header that count changes and name the writer's version, not content (section 1.3: offsets 24, 40, 92, 96).
 _COUNTERS = (slice(24, 28), slice(40, 44), slice(92, 100))
 
-# How long (seconds) a process that was stopped may take to close its database.
-CLOSING = 15
-
 
 @contextlib.contextmanager
-def reading(path: str):
+def reading(path: str) -> Iterator[sqlite3.Connection]:
     """Yield a connection that cannot write to the SQLite database at ``path``; Refusal when it is damaged or locked."""
     try:
         with contextlib.closing(sqlite3.connect(paths.uri(path), uri=True, timeout=30, isolation_level=None)) as connection:
             yield connection
     except sqlite3.Error as error:
-        paths.require_one(path)  # or its log and its index are not of one name
+        other_names.require_none(path)  # or its log and its index are not of one name
         raise Refusal(f"SQLite cannot read {path}: {error}.", _remedy(path)) from error
 
 
@@ -66,7 +63,7 @@ def _is_wal(path: str) -> bool:
         return False
 
 
-def require_utf8(connection) -> None:
+def require_utf8(connection: sqlite3.Connection) -> None:
     """Raise Refusal when the database keeps its texts in UTF-16: their bytes are then not those that PostgreSQL gets."""
     encoding = connection.execute("PRAGMA encoding").fetchone()[0]
     if encoding != "UTF-8":
@@ -93,106 +90,16 @@ def require_database(path: str) -> None:
         )
 
 
-def inspect(path: str) -> dict:
-    """Return what the homeserver database at ``path`` holds, without writing to it.
-
-    ``{size (bytes), journal_mode, auto_vacuum (bool), users, events (rows), background_updates (list of names),
-    schema_version}``. Raises Refusal when it is no SQLite database or not one of Synapse's.
-    """
-    require_database(path)
-    with reading(path) as connection:
-        require_utf8(connection)
-
-        def ask(query: str) -> list:
-            return [row[0] for row in connection.execute(query)]
-
-        tables = set(ask("SELECT name FROM sqlite_master WHERE type = 'table'"))
-        missing = sorted({"users", "events", "schema_version", "background_updates"} - tables)
-        if missing:
-            raise Refusal(
-                f"{path} is a SQLite database but not one of Synapse's: it has no table {missing[0]}.",
-                "Give the path from database.args.database in homeserver.yaml.",
-            )
-        return {
-            "size": os.path.getsize(path),
-            "journal_mode": ask("PRAGMA journal_mode")[0],
-            "auto_vacuum": ask("PRAGMA auto_vacuum")[0] != 0,
-            "users": ask("SELECT count(*) FROM users")[0],
-            "events": ask("SELECT count(*) FROM events")[0],
-            "background_updates": ask("SELECT update_name FROM background_updates ORDER BY 1"),
-            # A homeserver that was killed at its first start has the table, and nothing in it.
-            "schema_version": next(iter(ask("SELECT version FROM schema_version")), None),
-        }
-
-
-def unfit_to_move(path: str, facts: dict, drain: bool = False) -> list[tuple[str, str]]:
-    """Return why the database at ``path`` cannot be moved, as (found, remedy) pairs; ``facts`` are inspect()'s.
-
-    ``drain``: background updates that are pending will be finished on the copy, and are no reason.
-    """
-    problems = [found for found in [paths.second(path)] if found]
-    if facts["users"] == 0:
-        problems.append(
-            (
-                f"{path} holds no users: it is an empty homeserver's database.",
-                "A mistyped path makes Synapse create one; give the path that homeserver.yaml names.",
-            )
-        )
-    if facts["auto_vacuum"]:
-        problems.append(
-            (
-                f"{path} has auto_vacuum on, which changes the row ids that the port routine goes by.",
-                f"Stop Synapse, run `sqlite3 {_words.shell(path)} 'PRAGMA auto_vacuum=off; VACUUM'`, and start Synapse again.",
-            )
-        )
-    if facts["background_updates"] and not drain:
-        some = ", ".join(facts["background_updates"])
-        problems.append(
-            (
-                f"{path} has {len(facts['background_updates'])} pending background updates ({some}).",
-                "Let Synapse run until it has finished them, or let its own tool do it on the copy (in the role synapse_port: "
-                "synapse_port_drain_background_updates: true). Never delete them.",
-            )
-        )
-    return problems
-
-
-def require_movable(path: str, facts: dict, drain: bool) -> None:
-    """Raise one Refusal that tells every reason why the database at ``path`` cannot be moved; see unfit_to_move()."""
-    problems = unfit_to_move(path, facts, drain)
-    if problems:
-        raise Refusal(*(" ".join(sentences) for sentences in zip(*problems)))
-
-
 def log_size(path: str) -> int:
     """Return the size in bytes of the write-ahead log beside the database at ``path``; its content goes into a copy as well."""
     return _size(f"{path}-wal")
 
 
 def _size(path: str) -> int:
+    """Return the bytes of the file at ``path``, 0 where there is none."""
     with contextlib.suppress(FileNotFoundError):
         return os.path.getsize(path)
     return 0
-
-
-def require_closed(path: str) -> None:
-    """Raise Refusal when a process may write to the database at ``path`` after CLOSING seconds, since it has it open.
-
-    Who only reads it, as a backup does, takes nothing from the copy.
-    """
-    deadline = time.monotonic() + CLOSING
-    while True:
-        found = [process for process in paths.holders(path) if process.writes]
-        if not found:
-            return
-        if time.monotonic() > deadline:
-            break
-        time.sleep(0.2)
-    raise Refusal(
-        f"{path} is still open in {', '.join(map(str, found))}: what is written there after the copy would be lost.",
-        "Stop that, too. All of Synapse's processes must be among those that the play stops: its workers as well "
-        "(in the roles: synapse_postgres_service_units).",
-    )
 
 
 def stamp(path: str) -> str:
@@ -206,7 +113,7 @@ def stamp(path: str) -> str:
     return " ".join(found)
 
 
-def given_out(path: str) -> dict[str, int]:
+def autoincrement_values(path: str) -> dict[str, int]:
     """Return the number that each AUTOINCREMENT column of the database at ``path`` has last given out, by its table."""
     with reading(path) as connection:
         if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_sequence'").fetchone():
@@ -214,7 +121,7 @@ def given_out(path: str) -> dict[str, int]:
         return dict(connection.execute("SELECT name, seq FROM sqlite_sequence WHERE typeof(seq) = 'integer'"))
 
 
-def uncounted(start: bytes) -> bytes:
+def without_counters(start: bytes | bytearray) -> bytes:
     """Return the first bytes of a database with the header's counters as zeros, which differ between equal databases."""
     cleared = bytearray(start)
     for counter in _COUNTERS:

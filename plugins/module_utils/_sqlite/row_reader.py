@@ -11,74 +11,132 @@ So rows from a certain size on are not read as texts. SQLite refuses them, and t
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sqlite3
+from typing import Any, Callable, Iterable, Iterator, Protocol, Sequence
+
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._words import identifier
 
 # Bytes of a row, or of its text, from which on it is large, and bytes of a value that are read at once.
 _LARGE = 1 << 20
 _PIECE = 1 << 18
 
-_EVERY = (-(1 << 63), (1 << 63) - 1)
+# SQLite's own limit: https://www.sqlite.org/limits.html, section 1.
+_NO_LIMIT = (1 << 31) - 1
 
 
-def each(lite, table, wanted: str, low: int = _EVERY[0], high: int = _EVERY[1], among: str = "", whole: bool = False):
-    """Yield ``(row id, *wanted)`` for SQLite's rows of the table.Table ``table``, in their order; of a large row the id alone.
+class Table(Protocol):
+    """A table by its ``name``; ``source`` follows FROM, where it calls the table ``t``; each of ``columns`` has a ``name``."""
 
-    ``wanted`` are expressions; the rows have ids from ``low`` to ``high``, and those of the query ``among`` if there is one. The
-    row before a large one may count as large, too, as Python reads one row ahead. With ``whole`` no row is large; nor is one for
-    a Python before 3.11, which cannot tell SQLite where to stop, or in a virtual table, whose values cannot be read in pieces.
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def columns(self) -> Sequence[Any]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Which rows are read: those with ids from ``low`` to ``high``, of these the ones of the query ``among`` if there is one.
+
+    With ``whole`` no row is large.
     """
-    where = "t.rowid BETWEEN ? AND ?" + (f" AND t.rowid IN ({among})" if among else "")
+
+    low: int = -(1 << 63)
+    high: int = (1 << 63) - 1
+    among: str = ""
+    whole: bool = False
+
+
+ALL = Rows()
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """How a row is written: the text of each of its values, with the bytes ``between`` between them.
+
+    ``text(column)`` is SQLite's expression for a value's text. ``large(column, kind, size, pieces)`` is given the type that a
+    large value has in SQLite (text or blob), its ``size`` in bytes, and an iterator of its bytes; it returns an iterator of
+    the value's text, or None where only SQLite can make it.
+    """
+
+    text: Callable[[Any], str]
+    large: Callable[[Any, str, int, Iterator[bytes]], Iterable[bytes] | None]
+    between: bytes = b""
+
+
+def read(connection: sqlite3.Connection, table: Table, wanted: str, rows: Rows = ALL) -> Iterator[tuple]:
+    """Yield ``(row id, *wanted)`` for the ``rows`` of ``table``, in their order; of a large row the id alone.
+
+    ``wanted`` are expressions. The row before a large one may count as large, too, as Python reads one row ahead. No row is large
+    for a Python before 3.11, which cannot tell SQLite where to stop, or in a virtual table, whose values are not read in pieces.
+    """
+    low = rows.low
+    where = "t.rowid BETWEEN ? AND ?" + (f" AND t.rowid IN ({rows.among})" if rows.among else "")
     query = f"SELECT t.rowid, {wanted} FROM {table.source} WHERE {where} ORDER BY t.rowid"
-    size = _LARGE if not whole and hasattr(lite, "blobopen") and not _is_virtual(lite, table) else 0
-    while low <= high:
+    in_pieces = not rows.whole and hasattr(connection, "blobopen") and not _is_virtual(connection, table)
+    while low <= rows.high:
         try:
-            with _limited(lite, size):
-                for row in lite.execute(query, (low, high)):
+            with _length_limited(connection, _LARGE if in_pieces else _NO_LIMIT):
+                for row in connection.execute(query, (low, rows.high)):
                     low = row[0] + 1
                     yield row
             return
         except sqlite3.DataError:  # "string or blob too big", and nothing else is one
-            large = lite.execute(f"SELECT min(t.rowid) FROM {table.source} WHERE {where}", (low, high)).fetchone()[0]
+            lowest = f"SELECT min(t.rowid) FROM {table.source} WHERE {where}"
+            large = connection.execute(lowest, (low, rows.high)).fetchone()[0]
         yield (large,)
         low = large + 1
 
 
-def _is_virtual(lite, table) -> bool:
+def pieces(connection: sqlite3.Connection, table: Table, row_id: int, form: Format) -> Iterator[bytes]:
+    """Yield the text of the large row ``row_id`` of ``table`` in the ``form``, bytes by bytes."""
+    with _length_limited(connection, _NO_LIMIT):
+        for number, column in enumerate(table.columns):
+            if number and form.between:
+                yield form.between
+            yield from _value(connection, table, column, row_id, form)
+
+
+def _value(connection: sqlite3.Connection, table: Table, column: Any, row_id: int, form: Format) -> Iterator[bytes]:
+    """Yield the text of one value of a large row, bytes by bytes."""
+    row, name = f"FROM {table.source} WHERE t.rowid = {row_id}", f"t.{identifier(column.name)}"
+    # By number, since a name may come as bytes: 1 is a text, 6 a blob, 0 neither.
+    kind = connection.execute(f"SELECT instr('text blob', typeof({name})) {row}").fetchone()[0]
+    with connection.blobopen(table.name, column.name, row_id, readonly=True) if kind else contextlib.nullcontext(b"") as value:
+        text = None
+        if not isinstance(value, bytes) and len(value) > _PIECE:
+            text = form.large(column, "text" if kind == 1 else "blob", len(value), _in_pieces(value))
+        if text is None:
+            text = connection.execute(f"SELECT CAST({form.text(column)} AS BLOB) {row}").fetchone()
+        yield from text
+
+
+def _in_pieces(value: sqlite3.Blob) -> Iterator[bytes]:
+    while True:
+        piece = value.read(_PIECE)
+        if not piece:
+            return
+        yield piece
+
+
+def _is_virtual(connection: sqlite3.Connection, table: Table) -> bool:
     query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ? AND upper(sql) LIKE 'CREATE VIRTUAL%'"
-    return lite.execute(query, (table.name,)).fetchone() is not None
-
-
-def pieces(lite, table, number: int, text, large, between: bytes = b""):
-    """Yield the text of the large row ``number``, bytes by bytes: what its columns come to, with ``between`` between them.
-
-    ``text(column)`` is SQLite's expression for a value's part of it. ``large(column, kind, size, values)`` is given the type that
-    a large value has in SQLite (text or blob), its ``size`` in bytes, and an iterator of its bytes; it returns an iterator of
-    the value's part, or None where only SQLite can make it.
-    """
-    row = f"FROM {table.source} WHERE t.rowid = {number}"
-    with _limited(lite, 0):
-        for place, one in enumerate(table.columns):
-            if place and between:
-                yield between
-            found, kind = None, lite.execute(f"SELECT instr('text blob', typeof({one.sqlite})) {row}").fetchone()[0]
-            with lite.blobopen(table.name, one.name, number, readonly=True) if kind else contextlib.nullcontext(b"") as value:
-                if len(value) > _PIECE:
-                    values = iter(lambda value=value: value.read(_PIECE), b"")
-                    found = large(one, "text" if kind == 1 else "blob", len(value), values)
-                if found is None:
-                    found = lite.execute(f"SELECT CAST({text(one)} AS BLOB) {row}").fetchone()
-                yield from found
+    return connection.execute(query, (table.name,)).fetchone() is not None
 
 
 @contextlib.contextmanager
-def _limited(lite, size: int):
-    """Let SQLite refuse values and rows of more than ``size`` bytes within the block; 0 is for no limit but its own."""
-    if not hasattr(lite, "setlimit"):
+def _length_limited(connection: sqlite3.Connection, size: int) -> Iterator[None]:
+    """Let SQLite refuse values and rows of more than ``size`` bytes within the block."""
+    if not hasattr(connection, "setlimit"):
         yield
         return
-    before = lite.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, size or (1 << 31) - 1)
+    before = connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, size)
     try:
         yield
     finally:
         with contextlib.suppress(sqlite3.ProgrammingError):  # closed, with rows left that nobody has read
-            lite.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, before)
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, before)

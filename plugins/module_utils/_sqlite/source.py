@@ -55,9 +55,9 @@ class Source:
         """Return the context of a connection that cannot write: see file.reading()."""
         return file.reading(self.path)
 
-    def given_out(self) -> dict[str, int]:
+    def autoincrement_values(self) -> dict[str, int]:
         """Return the number that each AUTOINCREMENT column has last given out, by its table."""
-        return file.given_out(self.path)
+        return file.autoincrement_values(self.path)
 
     def progress(self, step: str, unit: str = "rows") -> _progress.Progress:
         """Return the Progress of ``step``, which is told beside the file."""

@@ -90,10 +90,10 @@ def test_the_mark_of_large_rows_tells_them_apart(small, rows, data):
 
 def test_small_rows_stand_between_large_ones_in_their_order(small):
     lite, table = made([(number, "x" * (3000 * (number % 2)), None, None, None, None) for number in range(9)])
-    found = list(row_reader.each(lite, table, "t.word"))
+    found = list(row_reader.read(lite, table, "t.word"))
     assert {row[0] for row in found if len(row) == 1} >= {2, 4, 6, 8} and len(found[-1]) == 2
     assert [row[0] for row in found] == list(range(1, 10))
-    assert [row[0] for row in row_reader.each(lite, table, "t.word", low=3, high=6)] == [3, 4, 5, 6]
-    assert [row[0] for row in row_reader.each(lite, table, "t.word", among="SELECT 2 UNION SELECT 5")] == [2, 5]
-    assert {len(row) for row in row_reader.each(lite, table, "t.word", whole=True)} == {2}
+    assert [row[0] for row in row_reader.read(lite, table, "t.word", row_reader.Rows(3, 6))] == [3, 4, 5, 6]
+    assert [row[0] for row in row_reader.read(lite, table, "t.word", row_reader.Rows(among="SELECT 2 UNION SELECT 5"))] == [2, 5]
+    assert {len(row) for row in row_reader.read(lite, table, "t.word", row_reader.Rows(whole=True))} == {2}
     assert lite.execute("SELECT max(length(word)) FROM talk").fetchone() == (3000,), "the limit has not been lifted"

@@ -1,22 +1,24 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """How far a step is, how fast it goes and how long it still takes, in words."""
 
+import json
+
 import pytest
 
-from ansible_collections.matrixops.synapse_postgres.plugins.plugin_utils._live import Pace, percent, time_left
+from ansible_collections.matrixops.synapse_postgres.plugins.plugin_utils._pace import Pace, State, percent, time_left
 
 
-def state(seconds: float, done: int, total: int = 90_000, **other) -> dict:
+def state(seconds: float, done: int, total: int = 90_000, **other) -> State:
     """Return what _progress.Progress wrote ``seconds`` after the beginning."""
     plain = {"step": "port", "unit": "rows", "doing": "events", "tables": {}, "since": 1000.0}
-    return {**plain, "at": 1000.0 + seconds, "done": done, "total": total, **other}
+    return State.parsed(json.dumps({**plain, "at": 1000.0 + seconds, "done": done, "total": total, **other}))
 
 
-def paced(*states: dict) -> str:
+def paced(*states: State) -> str:
     """Return the line that is shown after ``states`` were seen."""
     pace = Pace()
     for one in states:
-        pace.see(one)
+        pace.add(one)
     return pace.line(states[-1])
 
 
@@ -60,4 +62,4 @@ def test_time_is_told_as_somebody_would_who_estimates(seconds, words):
 
 @pytest.mark.parametrize(("done", "total", "expected"), [(0, 0, 0), (999, 1000, 99), (1000, 1000, 100), (1001, 1000, 100)])
 def test_a_hundred_percent_are_everything_and_no_more(done, total, expected):
-    assert percent({"done": done, "total": total}) == expected
+    assert percent(done, total) == expected
