@@ -10,6 +10,7 @@ import dataclasses
 import time
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor, only_row
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._words import identifier
 
 # What a move needs at once, at least: the session that keeps its lock, one that keeps what is compared, and one at work.
@@ -50,12 +51,12 @@ class Room:
         return self.command.format(self.current + more)
 
 
-def of(cursor) -> Room:
+def of(cursor: Cursor) -> Room:
     """Return the room for the role of the session of ``cursor``, in its database, which the session itself has a part of."""
     # What a transaction has once seen of other sessions it goes on seeing.
     cursor.execute("SELECT pg_stat_clear_snapshot()")
     cursor.execute(_LIMITS)
-    role, database, of_role, of_database, of_server, by_role, in_database, everywhere = cursor.fetchone()
+    role, database, of_role, of_database, of_server, by_role, in_database, everywhere = only_row(cursor)
     found = [
         Room(
             of_server - everywhere,
@@ -75,7 +76,7 @@ def of(cursor) -> Room:
     return min(found, key=lambda room: room.left)
 
 
-def workers(cursor) -> int:
+def workers(cursor: Cursor) -> int:
     """Return how many sessions may be opened beside those that are open now; wait for one that is just ending.
 
     Raises Refusal where there is none.

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The types of psycopg2 that annotations name; a host without psycopg2 never asks for them."""
+"""The types of psycopg2 that annotations name, and what they leave open; a host without psycopg2 never asks for them."""
 
 from __future__ import annotations
 
@@ -13,3 +13,10 @@ if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor
 else:
     Connection = Cursor = object
+
+
+def only_row(cursor: Cursor) -> tuple:
+    """Return the row of a query that always gives one, as SELECT count(*) does."""
+    found = cursor.fetchone()
+    assert found is not None, "such a query gives a row"
+    return found

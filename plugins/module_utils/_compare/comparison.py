@@ -21,6 +21,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compar
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.shares import Kept
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.sides import Sides, in_this_process, in_workers
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.table import Column, Table
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import only_row
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._words import identifier
 
 try:
@@ -157,7 +158,7 @@ class Comparison:
         sqlite, postgres = self.both.one_sided(name)
         for column in postgres:
             self.postgres.execute(f"SELECT count({identifier(column)}) FROM public.{identifier(name)}")
-            self._expect(name, "only_postgresql_column", self.postgres.fetchone()[0], why=f"The column {column}:")
+            self._expect(name, "only_postgresql_column", only_row(self.postgres)[0], why=f"The column {column}:")
         for column in sqlite:
             rows = self.sqlite.execute(f"SELECT count({identifier(column)}) FROM {identifier(name)}").fetchone()[0]
             self._expect(name, "only_sqlite_column", rows, why=f"The column {column}:")
@@ -174,7 +175,7 @@ class Comparison:
         """The routine puts one row, whose position is NULL, where SQLite has any (handle_table)."""
         sqlite = self.sqlite.execute(f"SELECT count(*) FROM {name}").fetchone()[0]
         self.postgres.execute(f"SELECT count(*), count(stream_id) FROM public.{name}")
-        postgres, positions = self.postgres.fetchone()
+        postgres, positions = only_row(self.postgres)
         if postgres == min(sqlite, 1) and positions == 0:
             self._expect(name, "stream_position", sqlite)
             return
@@ -248,5 +249,5 @@ class Comparison:
             self.postgres.execute(
                 f"SELECT {texts} FROM public.{identifier(table.name)} WHERE ctid = %s", (row_digests.ctid(number),)
             )
-            row = self.postgres.fetchone()
+            row = only_row(self.postgres)
         return ", ".join(f"{one.name}={(value or '')[:100]}" for one, value in zip(shown, row))

@@ -16,7 +16,7 @@ import sqlite3
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import database
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.rules import Rules
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite.source import Source
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor, only_row
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._words import identifier
 
 try:
@@ -71,7 +71,7 @@ def _restore(sqlite: sqlite3.Connection, cursor: Cursor, table: str, key: list[s
     place = {"table": sql.Identifier("public", table), "name": sql.Identifier(name)}
     count = sql.SQL("SELECT count(*) FROM {table} WHERE {name} IS NULL").format(**place)
     cursor.execute(count)
-    before = cursor.fetchone()[0]
+    before = only_row(cursor)[0]
     source = f"FROM {identifier(table)} WHERE {identifier(name)} IS NULL"
     if before == sqlite.execute(f"SELECT count(*) {source}").fetchone()[0]:
         return 0
@@ -92,4 +92,4 @@ def _restore(sqlite: sqlite3.Connection, cursor: Cursor, table: str, key: list[s
         if whole:
             extras.execute_values(cursor, statement, whole, page_size=_BATCH)
     cursor.execute(count)
-    return cursor.fetchone()[0] - before
+    return only_row(cursor)[0] - before

@@ -57,7 +57,8 @@ class RowComparison:
         shares.sort(key=lambda share: (not tables[share.table].special, share.low - share.high))
         sums = {(name, side): Sums() for name in tables for side in ("sqlite", "postgres")}
         sums.update(((name, "sqlite"), known[name]) for name in tables if name in known)
-        left, total, rows, in_mind = iter(shares), self._estimated(tables), 0, {}
+        left, total, rows = iter(shares), self._estimated(tables), 0
+        in_mind: dict[Share, Rows] = {}
 
         def inspect(sides: Sides, share: Share) -> tuple:
             read = Rows() if share.side == "sqlite" and self.kept.knows(share.table) else None

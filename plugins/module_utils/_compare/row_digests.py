@@ -26,6 +26,7 @@ import marshal
 import re
 import sqlite3
 import struct
+from typing import Any, BinaryIO, Callable, Iterable, Iterator
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.table import (
     SIZED,
@@ -36,6 +37,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compar
     stored,
 )
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import row_reader
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._words import identifier
 
 try:
@@ -126,7 +128,7 @@ def sqlite_text(columns: list[Column]) -> str:
     return " || ".join(["''", *map(_sqlite_piece, columns)])
 
 
-def prepare(sqlite) -> None:
+def prepare(sqlite: sqlite3.Connection) -> None:
     """Give the SQLite connection ``sqlite`` the functions of its expressions, before it is used."""
     sqlite.create_function("as_stored", 4, _as_stored)
     sqlite.create_function("hash_of", 1, lambda raw: None if raw is None else _hash(raw))
@@ -136,7 +138,7 @@ class Rows:
     """Rows of one side: their ``hashes`` and, one for each, their ``ids``, which are SQLite's row ids or PostgreSQL's ctids as
     numbers."""
 
-    def __init__(self, hashes=(), ids=()) -> None:
+    def __init__(self, hashes: Iterable[int] = (), ids: Iterable[int] = ()) -> None:
         self.hashes, self.ids = array.array("q", hashes), array.array("q", ids)
 
     def of(self, buckets: list[int]) -> Rows:
@@ -153,14 +155,14 @@ def ctid(number: int) -> str:
     return f"({number >> 16},{number & 0xFFFF})"
 
 
-def sqlite_rows(sqlite, cursor, table: Table, share: Share | None = None):
+def sqlite_rows(sqlite: sqlite3.Connection, cursor: Cursor, table: Table, share: Share | None = None) -> Iterator[Rows]:
     """Yield SQLite's rows, all of them or those of ``share``, some Rows after others."""
     found = _sqlite_rows(sqlite, cursor, table, share)
     while some := list(itertools.islice(found, _CHUNK)):
         yield Rows(*zip(*some))
 
 
-def postgres_rows(cursor, table: Table, buckets: list[int], stream, share: Share | None = None) -> None:
+def postgres_rows(cursor: Cursor, table: Table, buckets: list[int], stream: BinaryIO, share: Share | None = None) -> None:
     """Write PostgreSQL's rows in ``buckets`` to ``stream``, for received()."""
     query = f"SELECT {postgres_hash(_postgres_row(table))} AS hash, ctid FROM {_postgres_source(table, share)} OFFSET 0"
     some = ", ".join(str(bucket) for bucket in buckets)
@@ -168,7 +170,7 @@ def postgres_rows(cursor, table: Table, buckets: list[int], stream, share: Share
     cursor.copy_expert(f"COPY (SELECT * FROM ({query}) AS rows {where}) TO STDOUT (FORMAT binary)", stream)
 
 
-def received(stream):
+def received(stream: BinaryIO) -> Iterator[Rows]:
     """Yield what postgres_rows() wrote, some Rows after others (manual, COPY, "Binary Format")."""
     stream.read(_COPIED_HEADER)
     while some := stream.read(_COPIED.size * _CHUNK):
@@ -177,7 +179,7 @@ def received(stream):
         yield Rows((row[2] for row in rows), (row[4] << 16 | row[5] for row in rows))
 
 
-def postgres_sums(cursor, table: Table, share: Share | None = None) -> Sums:
+def postgres_sums(cursor: Cursor, table: Table, share: Share | None = None) -> Sums:
     """Return the sums of PostgreSQL's rows, all of them or those of ``share``."""
     # OFFSET 0 keeps the planner from writing the hash into each place that names it, and computing it again there.
     query = f"SELECT {postgres_hash(_postgres_row(table))} AS hash FROM {_postgres_source(table, share)} OFFSET 0"
@@ -188,7 +190,9 @@ def postgres_sums(cursor, table: Table, share: Share | None = None) -> Sums:
     return found
 
 
-def sqlite_sums(sqlite, cursor, table: Table, share: Share | None = None, rows: Rows | None = None) -> Sums:
+def sqlite_sums(
+    sqlite: sqlite3.Connection, cursor: Cursor, table: Table, share: Share | None = None, rows: Rows | None = None
+) -> Sums:
     """Return the sums of SQLite's rows, all of them or those of ``share``; put these rows into ``rows``, too, if it is there."""
     found = Sums()
     counts, sums = found.counts, found.sums
@@ -202,7 +206,7 @@ def sqlite_sums(sqlite, cursor, table: Table, share: Share | None = None, rows: 
     return found
 
 
-def sqlite_mark(sqlite, table: Table, share: Share) -> str:
+def sqlite_mark(sqlite: sqlite3.Connection, table: Table, share: Share) -> str:
     """Return what tells SQLite's rows of ``share`` from others: a digest of all that their sums are worked out from.
 
     It takes a third of the time of the sums, and much less where the server has to be asked for these.
@@ -213,7 +217,7 @@ def sqlite_mark(sqlite, table: Table, share: Share) -> str:
         return _mark(sqlite, table, share, lenient)
 
 
-def _mark(sqlite, table: Table, share: Share, texts) -> str:
+def _mark(sqlite: sqlite3.Connection, table: Table, share: Share, texts: Callable[[bytes], str]) -> str:
     sqlite.text_factory = texts
     mark, batch = hashlib.blake2b(digest_size=32), []
     form = row_reader.Format(_typed, _large_typed, between=b";")
@@ -235,7 +239,7 @@ def _typed(one: Column) -> str:
     return f"typeof({one.sqlite}) || ':' || {whole}"
 
 
-def _large_typed(_one: Column, kind: str, size: int, values):
+def _large_typed(_one: Column, kind: str, size: int, values: Iterator[bytes]) -> Iterator[bytes]:
     return itertools.chain([f"{kind} {size}:".encode()], values)
 
 
@@ -243,7 +247,9 @@ def _rows(share: Share | None, whole: bool = False) -> row_reader.Rows:
     return row_reader.Rows(share.low, share.high, whole=whole) if share else row_reader.Rows(whole=whole)
 
 
-def _sqlite_rows(sqlite, cursor, table: Table, share: Share | None = None, found: Sums | None = None):
+def _sqlite_rows(
+    sqlite: sqlite3.Connection, cursor: Cursor, table: Table, share: Share | None = None, found: Sums | None = None
+) -> Iterator[tuple[int, int]]:
     """Yield ``(hash, rowid)`` of ``table``'s rows on SQLite; count the dropped ones, with a NUL character, in ``found``."""
     wanted = ", ".join([sqlite_text(table.plain), *(one.sqlite for one in table.special)])
     sqlite.text_factory = lenient if table.special else bytes
@@ -267,7 +273,7 @@ def _sqlite_rows(sqlite, cursor, table: Table, share: Share | None = None, found
             found.dropped += 1
 
 
-def _hash_of_large(sqlite, table: Table, number: int):
+def _hash_of_large(sqlite: sqlite3.Connection, table: Table, number: int) -> Any:
     """Return the SHA-256 of a large row's canonical text, None where it has a NUL character."""
     hashed = hashlib.sha256()
     for piece in row_reader.pieces(sqlite, table, number, row_reader.Format(_sqlite_piece, _large_piece)):
@@ -277,7 +283,7 @@ def _hash_of_large(sqlite, table: Table, number: int):
     return hashed
 
 
-def _large_piece(one: Column, kind: str, size: int, values):
+def _large_piece(one: Column, kind: str, size: int, values: Iterator[bytes]) -> Iterator[bytes] | None:
     """Return the pieces of a large value's part of the canonical text; see row_reader.pieces()."""
     hexed = (value.hex().encode() for value in values)
     if one.kind == "bytea" and kind == "blob":
@@ -287,7 +293,7 @@ def _large_piece(one: Column, kind: str, size: int, values):
     return None
 
 
-def _without_nul(rows, found: Sums | None):
+def _without_nul(rows: Iterable[tuple], found: Sums | None) -> Iterator[tuple]:
     """Yield of ``rows`` (row id, canonical text of the plain columns, *special ones) those that have no NUL character."""
     for row in rows:
         if any(isinstance(value, str) and "\0" in value for value in row):
@@ -302,8 +308,9 @@ def _hash(text: str | bytes) -> int:
     return int.from_bytes(hashlib.sha256(raw).digest()[:8], "big", signed=True)
 
 
-def _batches(rows):
-    batch, size = [], 0
+def _batches(rows: Iterable[tuple]) -> Iterator[list[tuple]]:
+    batch: list[tuple] = []
+    size = 0
     for row in rows:
         batch.append(row)
         size += sum(len(value) for value in row if isinstance(value, (str, bytes)))
@@ -314,7 +321,7 @@ def _batches(rows):
         yield batch
 
 
-def _by_server(cursor, table: Table, batch: list[tuple]) -> list[tuple]:
+def _by_server(cursor: Cursor, table: Table, batch: list[tuple]) -> list[tuple]:
     """Return ``(hash, rowid)`` for the rows of ``batch``, with the special columns as the server takes them.
 
     A row that it does not take counts as one that it does not have: its hash is that of no row there.
@@ -402,9 +409,9 @@ def _sqlite_piece(one: Column) -> str:
     return f"CASE WHEN {fits} THEN {text} WHEN {name} IS NULL THEN ':' ELSE {odd} END"
 
 
-def _as_stored(value: object, sqlite_type: str, kind: str, size: int | None) -> str | bytes:
+def _as_stored(value: Any, sqlite_type: str, kind: str, size: int | None) -> str | bytes:
     """Return a value's part of the canonical text where SQLite's own functions do not do: the function as_stored() there."""
-    text = value.decode("utf-8", "surrogateescape") if sqlite_type == "text" else stored(value, kind)
+    text: str = value.decode("utf-8", "surrogateescape") if sqlite_type == "text" else stored(value, kind) or ""
     if changed(value, sqlite_type, kind):
         return _never(f"{sqlite_type} {value.hex()}" if sqlite_type == "blob" else str(value) if sqlite_type != "text" else text)
     if kind == "int":

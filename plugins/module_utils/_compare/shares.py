@@ -25,7 +25,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compar
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.sides import Sides
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.table import Table
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import row_ids
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor, only_row
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._words import identifier
 
 try:
@@ -94,7 +94,7 @@ class Kept:
             " coalesce(has_table_privilege(to_regclass('synapse_postgres.sums'), 'INSERT'), false)"
             " FROM pg_current_snapshot() AS now"
         )
-        self._ended, latest, readable, writable = cursor.fetchone()
+        self._ended, latest, readable, writable = only_row(cursor)
         self.keeping = usable and keeping and readable and writable
         self._new: list[tuple[Share, _Entry, Sums | None]] = []
         if usable and readable:
@@ -152,7 +152,7 @@ class Kept:
 
     def _postgres_sums(self, cursor: Cursor, table: Table, share: Share, entry: _Entry | None) -> tuple[Sums, _Entry | None]:
         if entry:
-            rows, late, known = _read_with_state(cursor, share, entry.since)
+            rows, late, known = _read_with_state(cursor, share, entry.since or 0)
             if not late and self._postgres_mark(table, rows) == entry.mark:
                 return known, None
         found = row_digests.postgres_sums(cursor, table, share)
@@ -214,17 +214,17 @@ def _packed(sums: Sums) -> bytes:
 
 
 def _unpacked(dropped: int, raw: bytes) -> Sums:
-    numbers = [
+    counts, sums = (
         [int.from_bytes(raw[at : at + size], "big", signed=True) for at in range(start, start + size * row_digests.BUCKETS, size)]
         for start, size in ((0, 8), (8 * row_digests.BUCKETS, 16))
-    ]
-    return Sums(*numbers, dropped)
+    )
+    return Sums(counts, sums, dropped)
 
 
 def _read(cursor: Cursor, share: Share) -> Sums:
     query = "SELECT dropped, sums FROM synapse_postgres.sums WHERE (table_name, side, low) = (%s, %s, %s)"
     cursor.execute(query, (share.table, share.side, share.low))
-    return _unpacked(*cursor.fetchone())
+    return _unpacked(*only_row(cursor))
 
 
 def _read_with_state(cursor: Cursor, share: Share, since: int) -> tuple[int, bool, Sums]:
@@ -236,5 +236,5 @@ def _read_with_state(cursor: Cursor, share: Share, since: int) -> tuple[int, boo
         " synapse_postgres.sums WHERE (table_name, side, low) = (%s, 'postgres', %s)",
         (since % (1 << 32), f"({share.low},0)", f"({share.high},0)", share.table, share.low),
     )
-    rows, late, *known = cursor.fetchone()
+    rows, late, *known = only_row(cursor)
     return rows, late, _unpacked(*known)

@@ -17,7 +17,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compar
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import file
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite.source import Source
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._target import Target
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor, only_row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ def in_workers(sides: Sides) -> Work:
     They see PostgreSQL as it is at the moment of ``sides``, and a SQLite file that nobody writes to is the same at any.
     """
     sides.postgres.execute("SELECT pg_export_snapshot()")
-    snapshot = sides.postgres.fetchone()[0]
+    snapshot = only_row(sides.postgres)[0]
 
     def work(inspect: Callable, tasks: Callable, done: Callable) -> None:
         _workers.work(lambda: _inspecting(sides, snapshot, inspect), tasks, done, sides.target.workers())

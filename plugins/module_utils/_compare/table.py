@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import decimal
 import re
+from typing import Any
 
 _KINDS = {"smallint": "int", "integer": "int", "bigint": "int", "text": "text", "bytea": "bytea"}
 SIZED = re.compile(r"character( varying)?(?:\((\d+)\))?")
@@ -94,7 +95,7 @@ def stored(value: object, kind: str) -> str | None:
     return str(value)
 
 
-def changed(value: object, sqlite_type: str, kind: str) -> str | None:
+def changed(value: Any, sqlite_type: str, kind: str) -> str | None:
     """Return what is wrong with a value of which the routine would have PostgreSQL store another one; None for a sound one.
 
     ``sqlite_type`` is its type on SQLite, as typeof() says it, and ``kind`` that of the Column; a text is given as bytes. These

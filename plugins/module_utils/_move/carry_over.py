@@ -24,7 +24,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import copy_lines, record, target_checks
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import row_reader
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite.source import Source
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor, only_row
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._words import identifier
 
 try:
@@ -155,7 +155,7 @@ def refused_without_values(name: str) -> Iterator[None]:
         )
         raise Refusal(
             f"PostgreSQL refused what was to be carried over to {name}, SQLSTATE {error.pgcode}: "
-            f"{_connection.without_values(type(error), said.message_primary, said.message_detail, said.message_hint)}.",
+            f"{_connection.without_values(type(error), said.message_primary or '', said.message_detail, said.message_hint)}.",
             f"What was under way is undone. {mend if of_a_row else 'See the server log, then run this again.'}",
             **({"table": name} if of_a_row else {}),
         ) from None
@@ -190,7 +190,7 @@ def _write(sides: Sides, table: Table) -> int:
     transfer = copy_lines.Transfer(table, _merge(table))
     among = f"SELECT id FROM temp.only_sqlite WHERE name = {_literal(table.name)}"
     transfer.send(sides.sqlite, cursor, row_reader.Rows(among=among))
-    written = cursor.fetchone()[0]
+    written = only_row(cursor)[0]
     cursor.execute(f"DROP TABLE {copy_lines.WAITING}")
     return written
 

@@ -43,7 +43,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move.t
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import row_reader
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite.source import Source, tables
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._target import Target
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor, only_row
 
 try:
     import psycopg2
@@ -84,7 +84,7 @@ def state(source: Source, cursor: Cursor, rules: Rules) -> str:
         for name in _STATE:
             found.append(sorted(sqlite.execute(f"SELECT * FROM {name}").fetchall()) if name in present else None)
             cursor.execute("SELECT to_regclass(%s)", (f"public.{name}",))
-            if cursor.fetchone()[0]:
+            if only_row(cursor)[0]:
                 cursor.execute(f"SELECT * FROM public.{name}")
                 found.append(sorted(cursor.fetchall()))
     return hashlib.sha256(repr(found).encode()).hexdigest()
@@ -111,8 +111,8 @@ def copy(port: Port, schema_state: str, rows: int) -> synapse_port_db.Progress:
     transaction. Raises Refusal.
     """
     cursor, rules = port.cursor, port.rules
-    with port.source.progress("port") as told, port.source.reading() as sqlite:
-        told.tell(doing="counting", done=0, total=0, now=True)
+    with port.source.progress("port") as progress, port.source.reading() as sqlite:
+        progress.tell(doing="counting", done=0, total=0, now=True)
         both = schemas.Tables(sqlite, cursor, rules)
         carried = rules.carried(both.sqlite, both.postgres)
         _require_columns(both, carried)
@@ -123,12 +123,12 @@ def copy(port: Port, schema_state: str, rows: int) -> synapse_port_db.Progress:
         older = set(_with_rows(cursor, carried)) if port.is_first else set()
         watermarks.begin(cursor, carried)
         record.schema_created(cursor, port.source.stamp(), schema_state)
-    progress = synapse_port_db.Progress()
+    done = synapse_port_db.Progress()
     while True:
         with port.source.reading() as sqlite:
             both = schemas.Tables(sqlite, cursor, rules)
             plan = TransferPlan.of(both, cursor, carried, rewritten if port.ported_before else set(), rows)
-        progress.tables.update(plan.progress.tables)
+        done.tables.update(plan.progress.tables)
         try:
             _load(port, plan)
             break
@@ -137,12 +137,12 @@ def copy(port: Port, schema_state: str, rows: int) -> synapse_port_db.Progress:
             table = refused.facts.get("table")
             if table is None or not older:
                 raise
-            older -= _empty(cursor, {table} & older or older, carried)
+            older -= _empty(cursor, {str(table)} & older or older, carried)
             watermarks.begin(cursor, carried)
     if port.ported_before:
-        with port.source.progress("port") as told:
-            progress.tables.update(_bring_up(port, rewritten, told))
-    return progress
+        with port.source.progress("port") as progress:
+            done.tables.update(_bring_up(port, rewritten, progress))
+    return done
 
 
 def _load(port: Port, plan: TransferPlan) -> None:
@@ -214,9 +214,9 @@ def complete(source: Source, target: Target) -> None:
             return
         except Refusal as refused:
             table = refused.facts.get("table")
-            if table is None or not _with_rows(target.cursor, {table}):
+            if table is None or not _with_rows(target.cursor, {str(table)}):
                 raise
-            _empty(target.cursor, {table}, watermarks.begun(target.cursor))
+            _empty(target.cursor, {str(table)}, watermarks.begun(target.cursor))
 
 
 def begin_anew(source: Source, target: Target) -> None:

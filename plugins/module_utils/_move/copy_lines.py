@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import re
 import sqlite3
-from typing import Iterable, Iterator
+from typing import Any, Iterable, Iterator
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.table import Column, Table, changed, stored
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
@@ -115,7 +115,7 @@ class Lines:
     def send(self, cursor: Cursor, target: str) -> None:
         """Send the lines to the table ``target``. Raises Refusal for a value of which PostgreSQL would store another one."""
         try:
-            cursor.copy_expert(_COPY.format(target, names(self._table)), self, PIECE)
+            cursor.copy_expert(_COPY.format(target, names(self._table)), self, PIECE)  # type: ignore[arg-type]  # it only reads
         except psycopg2.Error:
             if self._refused:
                 raise self._refused from None
@@ -131,7 +131,8 @@ class Lines:
 
     def _read(self, found: Iterable[tuple]) -> Iterator[bytes]:
         """Yield the lines, those of many rows at once."""
-        lines, length = [], 0
+        lines: list[bytes] = []
+        length = 0
         for row in found:
             large = len(row) == 1
             if lines and (large or length >= PIECE):
@@ -205,7 +206,7 @@ def _large_csv(one: Column, kind: str, _size: int, values: Iterator[bytes]) -> I
     return None
 
 
-def _as_given(value: object, sqlite_type: str, kind: str, column: str) -> bytes:
+def _as_given(value: Any, sqlite_type: str, kind: str, column: str) -> bytes:
     """Return a value's part of a line of CSV where SQLite's own functions do not do: the function as_given() there.
 
     A value of which PostgreSQL would store another one is marked, as no value that it stores can be.
@@ -213,5 +214,5 @@ def _as_given(value: object, sqlite_type: str, kind: str, column: str) -> bytes:
     wrong = changed(value, sqlite_type, kind)
     if wrong:
         return b"\0changed\0%b\0" % f"{column}\n{wrong}".encode()
-    text = value if sqlite_type == "text" else stored(value, kind).encode("utf-8", "surrogateescape")
+    text = value if sqlite_type == "text" else (stored(value, kind) or "").encode("utf-8", "surrogateescape")
     return _QUOTE + text.replace(_QUOTE, _QUOTE * 2) + _QUOTE

@@ -20,7 +20,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import carry_over, move_lock
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite.source import Source
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._target import Target
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor, only_row
 
 try:
     from psycopg2 import extras, sql
@@ -111,7 +111,7 @@ def aside(cursor: Cursor) -> list[_Aside]:
     Without the routine's table of watermarks, Synapse's tables are not those any more, and nothing is.
     """
     cursor.execute("SELECT to_regclass('synapse_postgres.aside'), to_regclass('public.port_from_sqlite3')")
-    if None in cursor.fetchone():
+    if None in only_row(cursor):
         return []
     cursor.execute(
         "SELECT stage, table_name, name, definition, parent FROM synapse_postgres.aside"
@@ -162,8 +162,9 @@ def _building(target: Target) -> Iterator[Callable[[_Aside], None]]:
         def build(one: _Aside) -> None:
             with carry_over.refused_without_values(one.table):
                 # Statements that are sent at once are one transaction (manual, "Multiple Statements in a Simple Query").
-                forget = sql.SQL("DELETE FROM synapse_postgres.aside WHERE (table_name, name) = ({}, {})")
-                forget = forget.format(sql.Literal(one.table), sql.Literal(one.name))
+                forget = sql.SQL("DELETE FROM synapse_postgres.aside WHERE (table_name, name) = ({}, {})").format(
+                    sql.Literal(one.table), sql.Literal(one.name)
+                )
                 cursor.execute(sql.SQL("{}; {}").format(sql.SQL(one.definition), forget))
 
         yield build

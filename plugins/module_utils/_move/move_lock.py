@@ -11,7 +11,7 @@ import time
 from typing import Iterator
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor, only_row
 
 try:
     import psycopg2
@@ -38,7 +38,7 @@ def only_one(cursor: Cursor, dbname: str) -> Iterator[None]:
     deadline = time.monotonic() + _LOCK_WAIT
     while True:
         cursor.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,))
-        if cursor.fetchone()[0]:
+        if only_row(cursor)[0]:
             break
         if time.monotonic() > deadline:
             raise Refusal(f"Another move into the database {dbname!r} is under way.", "Wait until it has ended.")

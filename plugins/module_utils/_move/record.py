@@ -14,7 +14,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move i
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import guard
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite.source import Source
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._target import Target
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor, only_row
 
 _RECORD = """
 CREATE SCHEMA IF NOT EXISTS synapse_postgres;
@@ -64,8 +64,8 @@ class Record:
     ``rules`` are those of the Synapse that ported; None in a record without them. ``ported_before``: a port had ended well
     before the one that is recorded. ``schema_created`` is the state of both sides (copy_engine.state()) for which Synapse's code
     has made its tables, and the watermarks are there. ``content`` is what guard.summarize() said of the file before it was
-    ported; None in a record of an earlier release. ``restored`` says of a port that has ended that this is a copy of the database, restored
-    elsewhere, whose transactions have other numbers.
+    ported; None in a record of an earlier release. ``restored`` says of a port that has ended that this is a copy of the
+    database, restored elsewhere, whose transactions have other numbers.
     """
 
     status: str
@@ -112,7 +112,7 @@ class Port:
 def read(cursor: Cursor) -> Record | None:
     """Return our record of the move in the connected database, None when there is none."""
     cursor.execute("SELECT to_regclass('synapse_postgres.move')")
-    if cursor.fetchone()[0] is None:
+    if only_row(cursor)[0] is None:
         return None
     # The row was last written in the very transaction that it names: end(). A restored copy's was not.
     cursor.execute(

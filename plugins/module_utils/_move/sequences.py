@@ -12,9 +12,11 @@ sequences by the tables and copies stream_positions as it is, and some sequences
 from __future__ import annotations
 
 import dataclasses
+from typing import Iterator
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import database
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
 
 try:
     from psycopg2 import sql
@@ -93,12 +95,12 @@ _DRAWN = 10000
 NUMBERED = {column for use in KNOWN.values() for column in use.columns}
 
 
-def is_synapses(cursor) -> bool:
+def is_synapses(cursor: Cursor) -> bool:
     """Tell whether the connected database holds a schema of Synapse's, be it that the role may look into it or not."""
     return "public" in database.homes(cursor)
 
 
-def require_synapses(cursor) -> None:
+def require_synapses(cursor: Cursor) -> None:
     """Raise Refusal unless the connected database holds a schema of Synapse's."""
     if is_synapses(cursor):
         return
@@ -114,7 +116,7 @@ def require_synapses(cursor) -> None:
     )
 
 
-def mend(cursor, check_mode: bool = False, given_out: dict[str, int] | None = None) -> dict:
+def mend(cursor: Cursor, check_mode: bool = False, given_out: dict[str, int] | None = None) -> dict:
     """Bring every sequence of the connected database forward to its tables and its stream position; never back.
 
     ``given_out`` are numbers that tables had given out on SQLite: the sequence of a table's own column is brought there, too.
@@ -125,9 +127,9 @@ def mend(cursor, check_mode: bool = False, given_out: dict[str, int] | None = No
     if not is_synapses(cursor):
         return {"changed": False, "sequences": {}, "unknown": []}
     owners, moved = _owners(cursor), {}
-    for name, (reached, claims) in _look(cursor, owners, _columns(cursor)).items():
+    for name, (reached, claims) in _positions(cursor, owners, _columns(cursor)).items():
         for table, _column in owners[name]:
-            if table in (given_out or {}):
+            if given_out and table in given_out:
                 claims.append((given_out[table], f"SQLite had given it out in {table}"))
         wanted, because = max(claims, default=(reached, ""))
         if wanted > reached:
@@ -138,7 +140,7 @@ def mend(cursor, check_mode: bool = False, given_out: dict[str, int] | None = No
     return {"changed": bool(moved), "sequences": moved, "unknown": unknown}
 
 
-def advance(cursor, name: str, gap: int, wanted: int) -> None:
+def advance(cursor: Cursor, name: str, gap: int, wanted: int) -> None:
     """Move the sequence ``name`` over ``gap`` numbers to ``wanted``, or farther if others have drawn from it meanwhile."""
     sequence = sql.SQL("public.{}").format(sql.Identifier(name))
     named = sql.Literal(sequence.as_string(cursor))
@@ -151,7 +153,7 @@ def advance(cursor, name: str, gap: int, wanted: int) -> None:
         cursor.execute(leap.format(named, sql.Literal(wanted), sequence))
 
 
-def _columns(cursor) -> set:
+def _columns(cursor: Cursor) -> set[tuple[str, str]]:
     """Return the (table, column) of every table in the schema public: another release of Synapse's has others."""
     cursor.execute(
         "SELECT c.relname, a.attname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid"
@@ -160,7 +162,7 @@ def _columns(cursor) -> set:
     return set(cursor.fetchall())
 
 
-def _owners(cursor) -> dict[str, tuple]:
+def _owners(cursor: Cursor) -> dict[str, tuple[tuple[str, str], ...]]:
     """Return every sequence of the schema public and, in a tuple, the (table, column) that owns it: a serial or identity one.
 
     The tuple is empty where there is none, or where the sequence is no plain count of whole numbers upwards.
@@ -178,12 +180,14 @@ def _owners(cursor) -> dict[str, tuple]:
     return {name: ((table, column),) if table else () for name, table, column in cursor.fetchall()}
 
 
-def _look(cursor, owners: dict[str, tuple], there: set) -> dict[str, tuple[int, list]]:
+def _positions(
+    cursor: Cursor, owners: dict[str, tuple[tuple[str, str], ...]], present: set[tuple[str, str]]
+) -> dict[str, tuple[int, list[tuple[int, str]]]]:
     """Return, for each sequence, the number that it has last given out, and [(number, why)] that it must have reached.
 
-    ``there`` are the columns that this database has: _columns(). All of it is one question, for servers that are far away.
+    ``present`` are the columns that this database has: _columns(). All of it is one question, for servers that are far away.
     """
-    parts = [part for name, owner in owners.items() for part in _questions(name, KNOWN.get(name, Use(owner)), there)]
+    parts = [part for name, owner in owners.items() for part in _questions(name, KNOWN.get(name, Use(owner)), present)]
     if not parts:
         return {}
     cursor.execute(sql.SQL(" UNION ALL ").join(parts))
@@ -202,22 +206,22 @@ def _look(cursor, owners: dict[str, tuple], there: set) -> dict[str, tuple[int, 
     return found
 
 
-def _questions(name: str, use: Use, there: set):
+def _questions(name: str, use: Use, present: set[tuple[str, str]]) -> Iterator[sql.Composed]:
     """Yield SELECTs of (sequence, why, number, called): of ``name``'s own state, without a why, and of what it serves."""
     named, state = sql.Literal(name), sql.SQL("SELECT {}, NULL, last_value, is_called FROM public.{}")
     yield state.format(named, sql.Identifier(name))
     claim = sql.SQL("SELECT {}, {}, coalesce({}, 0)::bigint, NULL FROM public.{}")
     for table, column in use.columns:
-        if (table, column) in there:
+        if (table, column) in present:
             extreme = sql.SQL("max({})" if use.positive else "-min({})").format(sql.Identifier(column))
             yield claim.format(named, sql.Literal(f"{table}.{column} has reached it"), extreme, sql.Identifier(table))
-    if use.stream and ("stream_positions", "stream_id") in there:
+    if use.stream and ("stream_positions", "stream_id") in present:
         # How far any writer of the stream is; one that is not positive has its positions negated there too.
         farthest = sql.SQL("max(stream_id)" if use.positive else "max(abs(stream_id))")
         of_stream = sql.SQL(" WHERE stream_name = {}").format(sql.Literal(use.stream))
         why = sql.Literal(f"stream_positions has the stream {use.stream} there")
         yield claim.format(named, why, farthest, sql.Identifier("stream_positions")) + of_stream
-    if name == "user_id_seq" and ("users", "name") in there:
+    if name == "user_id_seq" and ("users", "name") in present:
         # After find_max_generated_user_id_localpart in synapse/storage/databases/main/registration.py; but numbers that no
         # sequence can have given out, such as long ones people chose, are passed over.
         yield sql.SQL(

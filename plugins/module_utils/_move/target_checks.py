@@ -20,7 +20,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compar
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import record, watermarks
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite.source import Source, tables
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor, only_row
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._words import identifier
 
 try:
@@ -62,7 +62,7 @@ def require_home(cursor: Cursor) -> None:
     if schema == _connection.MOVED:
         return
     cursor.execute("SELECT session_user")
-    role, dbname = (sql.Identifier(name).as_string(cursor) for name in (cursor.fetchone()[0], cursor.connection.info.dbname))
+    role, dbname = (sql.Identifier(name).as_string(cursor) for name in (only_row(cursor)[0], cursor.connection.info.dbname))
     raise Refusal(
         f"In the target database Synapse's role works in the schema {schema or 'none'}, and a move knows only public.",
         f"Give that role the schema public there by `ALTER ROLE {role} IN DATABASE {dbname} SET search_path = public` while "
@@ -227,7 +227,7 @@ def clear_half_schema(cursor: Cursor) -> None:
 
 def _exists(cursor: Cursor, table: str) -> bool:
     cursor.execute("SELECT to_regclass(%s)", (f"public.{table}",))
-    return cursor.fetchone()[0] is not None
+    return only_row(cursor)[0] is not None
 
 
 def _counts(cursor: Cursor, names: tuple[str, ...]) -> dict[str, int]:
@@ -235,7 +235,7 @@ def _counts(cursor: Cursor, names: tuple[str, ...]) -> dict[str, int]:
     for table in names:
         if _exists(cursor, table):
             cursor.execute(sql.SQL("SELECT count(*) FROM public.{}").format(sql.Identifier(table)))
-            counts[table] = cursor.fetchone()[0]
+            counts[table] = only_row(cursor)[0]
     return counts
 
 
@@ -246,7 +246,7 @@ def _written_since(cursor: Cursor, last_transaction: int | None) -> list[str]:
     then the target counts as written to.
     """
     cursor.execute("SELECT pg_current_xact_id()::text::bigint")
-    if last_transaction is None or cursor.fetchone()[0] - last_transaction >= 1 << 31:
+    if last_transaction is None or only_row(cursor)[0] - last_transaction >= 1 << 31:
         return ["more transactions than can be told apart"]
     cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
     later = sql.SQL("SELECT {} WHERE EXISTS (SELECT FROM public.{} WHERE age(xmin) < age({}::text::xid))")
@@ -278,6 +278,6 @@ def _unexplained(cursor: Cursor, source: Source) -> list[str]:
             cursor.execute(sql.SQL("SELECT {} FROM public.{}").format(sql.SQL(measure), sql.Identifier(table)))
             if limit is None:
                 limit = sqlite.execute(f"SELECT {measure} FROM {table}").fetchone()[0]
-            if (cursor.fetchone()[0] or 0) > (limit or 0):
+            if (only_row(cursor)[0] or 0) > (limit or 0):
                 found.append(f"rows in {table} that the SQLite file does not have")
     return found

@@ -20,7 +20,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._words import identifier
 
-# The columns of a table's watermarks, with the way that each goes.
+# The columns of a table's watermarks, and whether each goes up or down.
 _FORWARD, _BACKWARD = ("forward_rowid", 1), ("backward_rowid", -1)
 
 
@@ -79,12 +79,12 @@ class TransferPlan:
 
     def _left_of(self, sqlite: sqlite3.Connection, name: str) -> int:
         """Return how many rows of the table are beyond its watermarks; search entries only go forward."""
-        ways = [(_FORWARD[0], ">=")] if name == "event_search" else [(_FORWARD[0], ">="), (_BACKWARD[0], "<=")]
+        conditions = [(_FORWARD[0], ">=")] if name == "event_search" else [(_FORWARD[0], ">="), (_BACKWARD[0], "<=")]
         return sum(
             sqlite.execute(
                 f"SELECT count(*) FROM {identifier(name)} WHERE rowid {beyond} ?", (self._watermarks[name][column],)
             ).fetchone()[0]
-            for column, beyond in ways
+            for column, beyond in conditions
         )
 
     def next(self, sqlite: sqlite3.Connection, names: set[str]) -> Part | None:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import ownership
@@ -92,7 +93,8 @@ def _require_original(original: str, source: Source, recorded: record.Record | N
     other_names.require_none(path)
     holders.require_closed(path)
     ported = recorded.content if recorded and recorded.stamp == source.stamp() else None
-    guard.require_same(original, source.path, ported or guard.summarize(source.path))
+    held: dict[str, Any] = ported or guard.summarize(source.path)
+    guard.require_same(original, source.path, held)
 
 
 def _carried(comparison: Comparison, result: dict, source: Source, check_mode: bool) -> dict:

@@ -13,14 +13,14 @@ from __future__ import annotations
 import sqlite3
 from typing import Iterable
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor, only_row
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._words import identifier
 
 
 def exist(cursor: Cursor) -> bool:
     """Tell whether the routine has made its table: Synapse's schema is whole then, and rows may have been carried."""
     cursor.execute("SELECT to_regclass('public.port_from_sqlite3')")
-    return cursor.fetchone()[0] is not None
+    return only_row(cursor)[0] is not None
 
 
 def read(cursor: Cursor) -> dict[str, tuple[int, int]]:
