@@ -76,11 +76,12 @@ def main() -> None:
             with connection.cursor() as cursor:
                 sequences.require_synapses(cursor)
                 ownership.require_own(cursor, every=False)
-                result = sequences.mend(cursor, module.check_mode)
-    for name in result["unknown"]:
+                mended = sequences.mend(cursor, module.check_mode)
+    for name in mended.unknown:
         module.warn(f"Nothing is known of the sequence {name}; it was left as it is.")
-    moved = result["sequences"].items()
-    module.exit_json(**result, diff={when: {name: found[when] for name, found in moved} for when in ("before", "after")})
+    moved = mended.as_results()
+    diff = {when: {name: found[when] for name, found in moved.items()} for when in ("before", "after")}
+    module.exit_json(changed=bool(moved), sequences=moved, unknown=mended.unknown, diff=diff)
 
 
 if __name__ == "__main__":

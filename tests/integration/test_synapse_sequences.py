@@ -199,7 +199,7 @@ def test_a_database_of_somebody_else_is_refused_and_nothing_to_mend(run, move):
         refused = run("synapse_sequences", move.cluster.login, check=check)
         assert refused["failed"] and "'postgres' is not Synapse's" in refused["msg"] and "login_db" in refused["msg"], refused
     with contextlib.closing(move.cluster.connect()) as connection, connection.cursor() as cursor:
-        assert sequences.mend(cursor) == {"changed": False, "sequences": {}, "unknown": []}
+        assert sequences.mend(cursor) == sequences.Mended({}, [])
 
 
 def test_who_may_not_is_told_so(run, move):

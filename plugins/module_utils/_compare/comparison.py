@@ -10,6 +10,7 @@ but the ones it ignores and the schema's own versions. Whatever no rule explains
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
 
@@ -57,20 +58,43 @@ _WHY = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """What no rule explains of a table with ``rows`` rows on SQLite: how many are ``missing`` on PostgreSQL, how many of its rows
+    are ``unexpected``, how many of the missing ones it has with other content, and where the first of them are."""
+
+    rows: int
+    missing: int
+    unexpected: int
+    changed: int
+    examples: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Expected:
+    """A difference of ``rows`` rows in ``table`` that a ``rule`` explains: ``why``, and where the first of them are."""
+
+    table: str
+    rule: str
+    rows: int
+    why: str
+    examples: list[str]
+
+
 class Comparison:
     """The comparison of both ``sides`` by the ``rules``; ``kept`` are the sums that are known already.
 
-    ``tables`` are compared; ``differing`` maps the names of those that differ to what is told of them, ``expected`` lists
-    the differences that a rule explains.
+    ``tables`` are compared; ``differing`` maps the names of those that differ to the Difference, ``expected`` lists the
+    differences that a rule explains.
     """
 
     def __init__(self, sides: Sides, rules: Rules, kept: Kept, progress: _progress.Progress) -> None:
         self.sides, self.rules, self._kept, self._progress = sides, rules, kept, progress
         self.sqlite, self.postgres = sides.sqlite, sides.postgres
         self.tables: list[Table] = []
-        self.expected: list[dict] = []
+        self.expected: list[Expected] = []
         self._started = time.monotonic()
-        self.differing: dict[str, dict] = {}
+        self.differing: dict[str, Difference] = {}
         self.sqlite.text_factory = str
         self.both = schemas.Tables(self.sqlite, self.postgres, rules)
         # SQLite's sums of the tables that differ.
@@ -97,7 +121,7 @@ class Comparison:
             self.differing.pop(name, None)
             for side in ("sqlite", "postgres"):
                 self.sqlite.execute(f"DELETE FROM temp.only_{side} WHERE name = ?", (name,))
-        self.expected = [one for one in self.expected if one["table"] not in names or one["rule"] not in _FOUND_ON_THE_WAY]
+        self.expected = [one for one in self.expected if one.table not in names or one.rule not in _FOUND_ON_THE_WAY]
         tables = {table.name: table for table in self.tables if table.name in names}
         nothing = Kept(self.postgres, "", usable=False, keeping=False)
         sums = RowComparison(self.sides, in_this_process(self.sides), nothing, self._progress).compare(tables, self._known)
@@ -106,8 +130,13 @@ class Comparison:
 
     def result(self, rows: int) -> dict:
         """Return the part of the module's result that the comparison gives."""
-        expected = sorted(self.expected, key=lambda one: (one["rule"], one["table"]))
-        return {"equal": not self.differing, "rows": rows, "tables": dict(self.differing), "expected": expected}
+        expected = sorted(self.expected, key=lambda one: (one.rule, one.table))
+        return {
+            "equal": not self.differing,
+            "rows": rows,
+            "tables": {name: dataclasses.asdict(found) for name, found in self.differing.items()},
+            "expected": [dataclasses.asdict(one) for one in expected],
+        }
 
     # Which tables
 
@@ -139,7 +168,7 @@ class Comparison:
 
     def _expect(self, table: str, rule: str, rows: int, examples: list[str] | None = None, why: str = "") -> None:
         why = f"{why} {_WHY[rule]}".strip()
-        self.expected.append({"table": table, "rule": rule, "rows": rows, "why": why, "examples": examples or []})
+        self.expected.append(Expected(table, rule, rows, why, examples or []))
 
     def _expect_rows(self, name: str, rule: str) -> None:
         rows = self.sqlite.execute(f"SELECT count(*) FROM {identifier(name)}").fetchone()[0]
@@ -179,13 +208,13 @@ class Comparison:
         if postgres == min(sqlite, 1) and positions == 0:
             self._expect(name, "stream_position", sqlite)
             return
-        self.differing[name] = {
-            "rows": sqlite,
-            "missing": int(not postgres and sqlite > 0),
-            "unexpected": max(postgres - 1, positions),
-            "changed": 0,
-            "examples": [f"{postgres} rows, {positions} set"],
-        }
+        self.differing[name] = Difference(
+            rows=sqlite,
+            missing=int(not postgres and sqlite > 0),
+            unexpected=max(postgres - 1, positions),
+            changed=0,
+            examples=[f"{postgres} rows, {positions} set"],
+        )
 
     # What differs
 
@@ -198,13 +227,13 @@ class Comparison:
             self._sent(table)
         missing, unexpected = self._only("sqlite", table), self._only("postgres", table)
         if missing or unexpected:
-            self.differing[table.name] = {
-                "rows": found.rows,
-                "missing": missing,
-                "unexpected": unexpected,
-                "changed": unmatched.replaced(self.sqlite, table.name),
-                "examples": self._examples(table),
-            }
+            self.differing[table.name] = Difference(
+                rows=found.rows,
+                missing=missing,
+                unexpected=unexpected,
+                changed=unmatched.replaced(self.sqlite, table.name),
+                examples=self._examples(table),
+            )
 
     def _only(self, side: str, table: Table) -> int:
         return self.sqlite.execute(f"SELECT count(*) FROM temp.only_{side} WHERE name = ?", (table.name,)).fetchone()[0]

@@ -11,6 +11,7 @@ these are is in temp.only_sqlite and temp.only_postgres of the SQLite connection
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sqlite3
 from typing import Iterable, Iterator
 
@@ -45,6 +46,17 @@ _NO_ROW = ("08", "53", "57", "58")
 _OF_A_ROW = ("22", "23", "44", "54", "P0")
 
 
+@dataclasses.dataclass(frozen=True)
+class Carried:
+    """How many rows of a table were carried over: ``written``, as new or over old ones, and ``deleted``."""
+
+    written: int = 0
+    deleted: int = 0
+
+    def __add__(self, other: Carried) -> Carried:
+        return Carried(self.written + other.written, self.deleted + other.deleted)
+
+
 def require_ported_here(cursor: Cursor, source: Source) -> None:
     """Raise Refusal unless the target holds what a move of this collection put there, and nothing that Synapse wrote since."""
     recorded = record.read(cursor)
@@ -69,14 +81,11 @@ def require_ported(cursor: Cursor, source: Source) -> None:
         )
 
 
-def planned(sqlite: sqlite3.Connection, names: list[str]) -> dict[str, dict[str, int]]:
-    """Return what carry() will do: ``{table: {written, deleted}}``, counted in rows; a changed row is a written one."""
+def planned(sqlite: sqlite3.Connection, names: list[str]) -> dict[str, Carried]:
+    """Return what carry() will do, by table; a changed row is a written one."""
     written = "SELECT count(*) FROM temp.only_sqlite WHERE name = ?"
     deleted = f"SELECT count(*) FROM temp.only_postgres AS differing WHERE name = ? AND NOT {SAME_KEY.format('sqlite')}"
-    return {
-        name: {key: sqlite.execute(query, (name,)).fetchone()[0] for key, query in (("written", written), ("deleted", deleted))}
-        for name in names
-    }
+    return {name: Carried(*(sqlite.execute(query, (name,)).fetchone()[0] for query in (written, deleted))) for name in names}
 
 
 def concerned(cursor: Cursor, names: Iterable[str], aside: Iterable[tuple[str, str]] = ()) -> set[str]:
@@ -93,28 +102,27 @@ def concerned(cursor: Cursor, names: Iterable[str], aside: Iterable[tuple[str, s
         found |= more
 
 
-def carry_differences(comparison: Comparison, names: set[str]) -> dict[str, dict[str, int]]:
-    """Carry over what differs in the tables ``names``, and see what it came to; return ``{table: {written, deleted}}``.
+def carry_differences(comparison: Comparison, names: set[str]) -> dict[str, Carried]:
+    """Carry over what differs in the tables ``names``, and see what it came to; return what was carried, by table.
 
     Deleting a row may delete others that refer to it, in the same table or another, which then differ and are carried, too.
     """
-    done: dict[str, dict[str, int]] = {}
+    done: dict[str, Carried] = {}
     for _cascade in range(_CASCADES):
         tables = {table.name: table for table in comparison.tables if table.name in comparison.differing and table.name in names}
         if not tables:
             break
         carried = carry(comparison.sides, tables)
         for name, rows in carried.items():
-            before = done.get(name, {"written": 0, "deleted": 0})
-            done[name] = {kind: before[kind] + rows[kind] for kind in rows}
-        deleted = [name for name, rows in carried.items() if rows["deleted"]]
+            done[name] = done.get(name, Carried()) + rows
+        deleted = [name for name, rows in carried.items() if rows.deleted]
         names = {*tables, *concerned(comparison.postgres, deleted)}
         comparison.recompare(names)
     return done
 
 
-def carry(sides: Sides, tables: dict[str, Table]) -> dict[str, dict[str, int]]:
-    """Make PostgreSQL's ``tables`` hold what SQLite's hold; return ``{table: {written, deleted}}``.
+def carry(sides: Sides, tables: dict[str, Table]) -> dict[str, Carried]:
+    """Make PostgreSQL's ``tables`` hold what SQLite's hold; return what was carried, by table.
 
     Children go before their parents where rows are deleted, and after them where rows are written. It is all in PostgreSQL's
     open transaction, without savepoints: their rows would bear later transactions' numbers than the one that record.carried()
@@ -124,13 +132,13 @@ def carry(sides: Sides, tables: dict[str, Table]) -> dict[str, dict[str, int]]:
     names = _parents_first(cursor, list(tables))
     copy_lines.prepare(sides.sqlite)
     cursor.execute("SET CONSTRAINTS ALL DEFERRED")
-    done = {name: {"written": 0, "deleted": 0} for name in names}
+    done = dict.fromkeys(names, Carried())
     for name in reversed(names):
         with refused_without_values(name):
-            done[name]["deleted"] = _delete(sides, tables[name])
+            done[name] += Carried(deleted=_delete(sides, tables[name]))
     for name in names:
         with refused_without_values(name):
-            done[name]["written"] = _write(sides, tables[name])
+            done[name] += Carried(written=_write(sides, tables[name]))
     with refused_without_values(", ".join(names)):
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
     return done

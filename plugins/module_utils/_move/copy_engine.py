@@ -259,7 +259,7 @@ def _bring_up(port: Port, names: set[str], progress: _progress.Progress) -> dict
             )
         watermarks.move_to_ends(port.cursor, both.sqlite, names)
         totals = {name: transfer_plan.count(both.sqlite, name) for name in changed}
-    dropped = {one["table"]: one["rows"] for one in comparison.expected if one["rule"] == "nul"}
+    dropped = {one.table: one.rows for one in comparison.expected if one.rule == "nul"}
     return {
         name: {"rows": total - dropped.get(name, 0), "total": total, "dropped": dropped.get(name, 0)}
         for name, total in totals.items()

@@ -118,7 +118,7 @@ def _to_the_end(begun: Port, params: dict, config: dict) -> dict:
         "engine": begun.engine,
         "tables": progress.tables,
         "restored": restored,
-        "sequences": mended["sequences"],
+        "sequences": mended.as_results(),
         "seconds": round(time.monotonic() - started, 1),
         "log": f"{source.path}.port.log",
     }

@@ -88,6 +88,28 @@ KNOWN = {
     "user_id_seq": Use(()),
 }
 
+
+@dataclasses.dataclass(frozen=True)
+class Moved:
+    """A sequence that was brought from ``before`` to ``after``, the numbers last given out, and why."""
+
+    before: int
+    after: int
+    because: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Mended:
+    """The ``sequences`` that were moved, and the names of those of the schema public that nothing is known of."""
+
+    sequences: dict[str, Moved]
+    unknown: list[str]
+
+    def as_results(self) -> dict[str, dict]:
+        """Return ``{name: {before, after, because}}``, as modules return it."""
+        return {name: dataclasses.asdict(moved) for name, moved in self.sequences.items()}
+
+
 # A gap up to this is closed by drawing the numbers, which nobody who draws at the same time can turn back.
 _DRAWN = 10000
 
@@ -116,16 +138,15 @@ def require_synapses(cursor: Cursor) -> None:
     )
 
 
-def mend(cursor: Cursor, check_mode: bool = False, given_out: dict[str, int] | None = None) -> dict:
+def mend(cursor: Cursor, check_mode: bool = False, given_out: dict[str, int] | None = None) -> Mended:
     """Bring every sequence of the connected database forward to its tables and its stream position; never back.
 
     ``given_out`` are numbers that tables had given out on SQLite: the sequence of a table's own column is brought there, too.
-    Returns ``{changed, sequences: {name: {before, after, because}}, unknown: [name]}``: the numbers last given out, for
-    those that are moved (with ``check_mode``, would be), and the sequences of the schema public that nothing is known of.
-    A database without Synapse's schema has none of either. The connection must autocommit.
+    With ``check_mode`` what is returned would be moved. A database without Synapse's schema has no sequences, of either kind. The
+    connection must autocommit.
     """
     if not is_synapses(cursor):
-        return {"changed": False, "sequences": {}, "unknown": []}
+        return Mended({}, [])
     owners, moved = _owners(cursor), {}
     for name, (reached, claims) in _positions(cursor, owners, _columns(cursor)).items():
         for table, _column in owners[name]:
@@ -133,11 +154,11 @@ def mend(cursor: Cursor, check_mode: bool = False, given_out: dict[str, int] | N
                 claims.append((given_out[table], f"SQLite had given it out in {table}"))
         wanted, because = max(claims, default=(reached, ""))
         if wanted > reached:
-            moved[name] = {"before": reached, "after": wanted, "because": because}
+            moved[name] = Moved(reached, wanted, because)
             if not check_mode:
                 advance(cursor, name, wanted - reached, wanted)
     unknown = [name for name, owner in owners.items() if name not in KNOWN and not owner]
-    return {"changed": bool(moved), "sequences": moved, "unknown": unknown}
+    return Mended(moved, unknown)
 
 
 def advance(cursor: Cursor, name: str, gap: int, wanted: int) -> None:

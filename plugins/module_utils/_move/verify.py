@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from typing import Any
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
@@ -59,12 +60,13 @@ def verify(params: dict, check_mode: bool) -> dict:
         _require_whole(comparison)
         result = comparison.result(comparison.run())
         carried = {}
-        if params["carry_changes"] and result["tables"]:
-            carried = _carried(comparison, result, source, check_mode)
+        if params["carry_changes"] and comparison.differing:
+            carried = _carried(comparison, source, result["rows"], check_mode)
             result = comparison.result(result["rows"])
-        result = {**result, "carried": carried, "seconds": comparison.seconds}
-        if not result["equal"]:
-            raise _unequal(result, comparison.rules, source)
+        if comparison.differing:
+            raise _unequal(comparison, source, result["rows"])
+        result["carried"] = {name: dataclasses.asdict(rows) for name, rows in carried.items()}
+        result["seconds"] = comparison.seconds
         if params["original"]:
             progress.tell(f"what SQLite says of {params['original']}", result["rows"], result["rows"], now=True)
             _require_original(params["original"], source, recorded)
@@ -97,42 +99,39 @@ def _require_original(original: str, source: Source, recorded: record.Record | N
     guard.require_same(original, source.path, held)
 
 
-def _carried(comparison: Comparison, result: dict, source: Source, check_mode: bool) -> dict:
-    """Carry over what differs, or in check mode say what would be; return ``{table: {written, deleted}}``.
+def _carried(comparison: Comparison, source: Source, rows: int, check_mode: bool) -> dict[str, carry_over.Carried]:
+    """Carry over what differs, or in check mode say what would be; return it by table. So many ``rows`` were compared.
 
     The tables that differ, and those that refer to them, are compared again afterwards.
     """
-    cursor, rules = comparison.postgres, comparison.rules
-    other = sorted(set(result["tables"]) - set(rules.append_only))
-    if other:
-        raise _unequal({**result, "carried": {}, "seconds": comparison.seconds}, rules, source)
+    cursor, differing = comparison.postgres, set(comparison.differing)
+    if differing - set(comparison.rules.append_only):
+        raise _unequal(comparison, source, rows)
     carry_over.require_ported(cursor, source)
-    tables = {table.name: table for table in comparison.tables if table.name in result["tables"]}
-    planned = carry_over.planned(comparison.sqlite, list(tables))
+    planned = carry_over.planned(comparison.sqlite, [table.name for table in comparison.tables if table.name in differing])
     if check_mode:
         comparison.differing.clear()
         return planned
-    written = carry_over.carry_differences(comparison, set(tables))
+    written = carry_over.carry_differences(comparison, differing)
     if comparison.differing:
-        result = comparison.result(result["rows"])
-        raise _unequal({**result, "carried": {}, "seconds": comparison.seconds}, rules, source)
+        raise _unequal(comparison, source, rows)
     record.carried(cursor)
     return written
 
 
-def _unequal(result: dict, rules: Rules, source: Source) -> Refusal:
-    """Return the Refusal for databases that differ; ``result`` becomes the failed task's."""
+def _unequal(comparison: Comparison, source: Source, rows: int) -> Refusal:
+    """Return the Refusal for databases that differ, of which so many ``rows`` were compared; nothing was carried over."""
     words = [
-        f"{name} ({found['missing']} rows missing on PostgreSQL, {found['unexpected']} that SQLite does not have,"
-        f" {found['changed']} of them changed)"
-        for name, found in result["tables"].items()
+        f"{name} ({found.missing} rows missing on PostgreSQL, {found.unexpected} that SQLite does not have,"
+        f" {found.changed} of them changed)"
+        for name, found in comparison.differing.items()
     ]
     more = f" and {len(words) - 3} more" if len(words) > 3 else ""
     remedy = (
         "Stay on SQLite. Stop Synapse, run synapse_port on a new copy and this again; if a table still differs, give the move a "
         "new, empty database."
     )
-    if set(result["tables"]) <= set(rules.append_only):
+    if set(comparison.differing) <= set(comparison.rules.append_only):
         remedy = (
             "These are tables that the routine only adds to: with Synapse stopped, run synapse_port on a new copy and this "
             "with carry_changes."
@@ -140,7 +139,9 @@ def _unequal(result: dict, rules: Rules, source: Source) -> Refusal:
     return Refusal(
         f"PostgreSQL does not hold what {source.path} holds: {len(words)} tables differ: {', '.join(words[:3])}{more}.",
         remedy,
-        **result,
+        **comparison.result(rows),
+        carried={},
+        seconds=comparison.seconds,
     )
 
 
