@@ -7,7 +7,7 @@ import pytest
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import record
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import target_checks
 from support import commands
 
 NAME = 'matrix "synapse'
@@ -46,7 +46,7 @@ def test_a_role_of_another_schema_works_in_public_by_what_is_told(any_cluster, l
     entry = {"dbname": NAME, "user": NAME, "password": "secret"}
     with contextlib.closing(any_cluster.connect(**entry)) as connection, connection.cursor() as cursor:
         with pytest.raises(Refusal) as refused:
-            record.require_home(cursor)
+            target_checks.require_home(cursor)
     commands.run(refused.value.remedy, any_cluster)
     with contextlib.closing(any_cluster.connect(**entry)) as connection, connection.cursor() as cursor:
-        record.require_home(cursor)
+        target_checks.require_home(cursor)
