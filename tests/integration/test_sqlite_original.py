@@ -175,6 +175,6 @@ def test_large_rows_are_told_alike_however_they_are_read_and_a_byte_in_the_middl
     for limit in (1 << 19, 1 << 30):
         monkeypatch.setattr(guard, "_LARGE", limit)
         assert guard.summarize(path) == told
-    assert told["large"][:2] == [-3, 29]
+    assert told["large"][:2] == (-3, 29)
     written(path, "UPDATE large SET content = CAST(zeroblob(350000) || x'01' || zeroblob(349999) AS BLOB) WHERE id = 17")
     assert guard.summarize(path)["large"].digest != told["large"].digest
