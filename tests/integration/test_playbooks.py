@@ -240,7 +240,7 @@ def test_a_routine_that_fails_while_synapse_serves_stops_nothing(site, said, tal
 def test_a_routine_that_fails_with_synapse_stopped_is_followed_by_its_start_on_sqlite(site, said, talk):
     before, pid = site.server.config.read_bytes(), process(site)
     failed = site.play("port", fails=True, **routine(site, 'echo >>$n; test $(wc -l <$n) -ge 2 && exit 5; exec $routine "$@"'))
-    assert not failed.missing("Port it", "the port failed", "Synapse runs on SQLite again")
+    assert not failed.missing("Port the snapshot to PostgreSQL", "the port failed", "Synapse runs on SQLite again")
     assert site.server.config.read_bytes() == before and not site.old.exists() and process(site) != pid
     conversation.check(site.server.url, said)
 
