@@ -154,7 +154,7 @@ def test_what_synapse_changes_in_a_row_that_is_ported_already_is_carried_over(si
     # The routine has ported the table users when a password is changed, and does not come back to its row.
     meanwhile = f'$routine "$@" || exit $?\ntest -e $n || {sys.executable} {change} && touch $n'
     # Whatever a run takes counts as long here, so that the bulk phase is repeated.
-    site.play("port", "--extra-vars", '{"synapse_port_short_enough": 0}', **routine(site, meanwhile))
+    site.play("port", "--extra-vars", '{"_synapse_port_short_enough": 0}', **routine(site, meanwhile))
     require_all_there(site, now, talk)
     assert 2 <= len(reported(site)["bulk_runs"]) <= 3
     assert reported(site)["carried_over"]["users"] == {"written": 1, "deleted": 0}
