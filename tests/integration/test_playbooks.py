@@ -154,7 +154,7 @@ def test_what_synapse_changes_in_a_row_that_is_ported_already_is_carried_over(si
     # The routine has ported the table users when a password is changed, and does not come back to its row.
     meanwhile = f'$routine "$@" || exit $?\ntest -e $n || {sys.executable} {change} && touch $n'
     # Whatever a run takes counts as long here, so that the bulk phase is repeated.
-    site.play("port", "--extra-vars", '{"synapse_port_short_enough": 0}', **routine(site, meanwhile))
+    site.play("port", "--extra-vars", '{"_synapse_port_short_enough": 0}', **routine(site, meanwhile))
     require_all_there(site, now, talk)
     assert 2 <= len(reported(site)["bulk_runs"]) <= 3
     assert reported(site)["carried_over"]["users"] == {"written": 1, "deleted": 0}
@@ -240,7 +240,7 @@ def test_a_routine_that_fails_while_synapse_serves_stops_nothing(site, said, tal
 def test_a_routine_that_fails_with_synapse_stopped_is_followed_by_its_start_on_sqlite(site, said, talk):
     before, pid = site.server.config.read_bytes(), process(site)
     failed = site.play("port", fails=True, **routine(site, 'echo >>$n; test $(wc -l <$n) -ge 2 && exit 5; exec $routine "$@"'))
-    assert not failed.missing("Port it", "the port failed", "Synapse runs on SQLite again")
+    assert not failed.missing("Port the snapshot to PostgreSQL", "the port failed", "Synapse runs on SQLite again")
     assert site.server.config.read_bytes() == before and not site.old.exists() and process(site) != pid
     conversation.check(site.server.url, said)
 

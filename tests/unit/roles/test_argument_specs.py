@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 ROOT = pathlib.Path(__file__).parents[3]
-ROLES = sorted(path for path in (ROOT / "roles").iterdir() if path.is_dir())
+SHARED = ROOT / "roles" / "shared_defaults"
+ROLES = sorted(path for path in (ROOT / "roles").iterdir() if path.is_dir() and path != SHARED)
 
 
 def spec(role):
@@ -17,8 +18,16 @@ def spec(role):
     return {name: option for way in ways for name, option in way["options"].items()}
 
 
-def defaults(role):
+def own(role):
     return yaml.safe_load((role / "defaults" / "main.yml").read_text())
+
+
+def defaults(role):
+    """Return the defaults of the role's options, those of the role that it depends on too."""
+    roles = [each["role"].rpartition(".")[2] for each in yaml.safe_load((role / "meta" / "main.yml").read_text())["dependencies"]]
+    shared = {name: value for each in roles for name, value in own(ROOT / "roles" / each).items() if name in spec(role)}
+    assert not set(shared) & set(own(role))
+    return {**shared, **own(role)}
 
 
 def computed(value):
@@ -42,7 +51,7 @@ def test_what_the_tasks_set_is_not_what_the_play_gives(role):
     texts = "".join(path.read_text() for path in (role / "tasks").glob("*.yml"))
     registered = set(re.findall(r"^\s+register: (\w+)$", texts, re.M))
     assert (registered and not registered & set(spec(role))) or not registered
-    assert all(name.startswith(f"{role.name}_") for name in registered), registered
+    assert all(name.lstrip("_").startswith(f"{role.name}_") for name in registered), registered
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
@@ -51,3 +60,9 @@ def test_play_variables_that_the_tasks_read_are_documented(role):
     texts = "".join(path.read_text() for folder in ("tasks", "vars", "templates") for path in (role / folder).glob("*"))
     read = set(re.findall(r"\bsynapse_postgres_\w+", texts)) - {"synapse_postgres_remote", "synapse_postgres_remote_addresses"}
     assert read <= known | {"synapse_postgres_become"}, read - known
+
+
+def test_an_expression_stood_in_the_defaults_of_two_roles():
+    expressions = [(name, value) for role in [*ROLES, SHARED] for name, value in own(role).items() if computed(value)]
+    assert len({name for name, _ in expressions}) == len(expressions)
+    assert all(sum(name in spec(role) for role in ROLES) > 1 for name in own(SHARED))
