@@ -159,7 +159,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import database, ownership
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, told_to
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._homeserver import homeserver_yaml
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import synapse_port_db
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import port_config
 
 # Where Synapse finds its tables, and where it makes them while there are none.
 _SCHEMA = """
@@ -221,7 +221,7 @@ def is_same(config: str, identity: dict) -> bool | None:
         section = homeserver_yaml.parse(homeserver_yaml.read(config), config).get("database")
         if not isinstance(section, dict) or section.get("name") != "psycopg2" or not isinstance(section.get("args"), dict):
             return False
-        with _connection.connected(synapse_port_db.connection_keywords({"database": section})) as other, other.cursor() as cursor:
+        with _connection.connected(port_config.connection_keywords(section)) as other, other.cursor() as cursor:
             return database.are_same(identity, database.identity(cursor))
     except (Refusal, OSError):  # the role may log in without being let read the file
         return None

@@ -190,7 +190,7 @@ def main() -> None:
     )
     with told_to(module):
         _interpreter.need({"yaml": "PyYAML", "psycopg2": "psycopg2"}, module.params["synapse_python"])
-        found = preflight.look(module.params)
+        found = preflight.inspect(module.params)
     module.exit_json(changed=False, **found)
 
 

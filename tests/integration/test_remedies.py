@@ -14,7 +14,11 @@ import pytest
 import yaml
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import privileges
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import preflight
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import (
+    preflight_file,
+    preflight_report,
+    preflight_target,
+)
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import contents
 from support import clusters, commands, needs, sqlite
 
@@ -434,10 +438,10 @@ def test_a_role_whose_password_has_expired_is_told_where_it_is_made(any_cluster,
 
 def unfit(cluster, name) -> list[dict]:
     """Return the problems that a move would have with the database ``name``, as Synapse's role finds them."""
-    report = preflight.Report()
+    report = preflight_report.Report()
     with contextlib.closing(cluster.connect(dbname=name, user="matrix-synapse", password="secret")) as connection:
         with connection.cursor() as cursor:
-            preflight._database_fit(report, cursor, name, {"database": {}})
+            preflight_target.report_database(report, cursor, name, False)
     return report.problems
 
 
@@ -474,8 +478,8 @@ def test_a_sqlite_database_is_made_fit_to_move_by_the_command_that_is_told(run, 
 def test_a_journal_that_keeps_synapse_from_writing_is_changed(conf):
     path = conf.with_name("homeserver.db")
     sqlite.homeserver(path, wal=False)
-    report = preflight.Report()
-    preflight._file(report, str(path), contents.inspect(str(path)), False)
+    report = preflight_report.Report()
+    preflight_file.report_file(report, str(path), contents.inspect(str(path)), False)
     commands.run(report.notes[0]["remedy"])
     assert contents.inspect(str(path)).journal_mode == "wal"
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import preflight
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import preflight_report
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import contents
 from support import commands, sqlite
 from support import move as moves
@@ -82,6 +82,6 @@ def test_names_of_files_tables_and_columns_are_quoted_in_a_command_for_sqlite(tm
     path = tmp_path / 'it\'s; a "file".db'
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.executescript('CREATE TABLE "a""b\'c" ("x y"); INSERT INTO "a""b\'c" VALUES (1), (2), (3)')
-        commands.run(preflight._mend(str(path), "a\"b'c", ["x y"], [1, 3]))
-        commands.run(preflight._deletion(str(path), "a\"b'c", [1, 3], 2))
+        commands.run(preflight_report.correction_remedy(str(path), "a\"b'c", ["x y"], [1, 3]))
+        commands.run(preflight_report.deletion_command(str(path), "a\"b'c", [1, 3], 2))
         assert connection.execute('SELECT "x y" FROM "a""b\'c"').fetchall() == [(2,)]

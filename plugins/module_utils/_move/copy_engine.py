@@ -5,7 +5,7 @@
 """The engine ``copy``: the rows that Synapse's port routine would carry over, by COPY and several processes at once.
 
 Synapse's own code makes the schema, runs the background updates, sets the sequences and says which tables there are
-(synapse_port_db.lay()). Then every table goes over in parts. SQLite writes a part's rows as lines of COPY's CSV format, in its
+(create_schema()). Then every table goes over in parts. SQLite writes a part's rows as lines of COPY's CSV format, in its
 own C code; they and the watermark up to which the table has come, in the routine's own table port_from_sqlite3, are one
 transaction. So either engine goes on where the other one was killed. Large tables are filled without most of their indexes and
 constraints, which are made when they are full (indexes).

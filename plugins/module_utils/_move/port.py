@@ -18,6 +18,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import (
     copy_engine,
     move_lock,
+    port_config,
     preflight,
     record,
     sequences,
@@ -26,6 +27,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move i
     target_checks,
     watermarks,
 )
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move.port_config import PortConfig
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move.record import Port
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import contents
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite.source import Source
@@ -51,15 +53,15 @@ def port(params: dict, check_mode: bool) -> dict:
     """Port what is not ported yet; return the result of the module synapse_port, whose ``params`` these are. Raises Refusal."""
     held = contents.inspect(params["sqlite_database"])
     contents.require_movable(params["sqlite_database"], held, params["drain_background_updates"])
-    config = synapse_port_db.read_config(params["config"])
+    config = port_config.read(params["config"])
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(Source.held(params["sqlite_database"]))
-        target = stack.enter_context(Target.opened(synapse_port_db.connection_keywords(config), "synapse_port"))
+        target = stack.enter_context(Target.opened(config.keywords, "synapse_port"))
         cursor = target.cursor
-        database.require_fit(cursor, bool(config["database"].get("allow_unsafe_locale")))
+        database.require_fit(cursor, config.allows_unsafe_locale)
         target_checks.require_home(cursor)
         with move_lock.only_one(cursor, target.dbname):
-            target_checks.require_synapses(cursor, config["server_name"])
+            target_checks.require_synapses(cursor, config.server_name)
             if target_checks.is_finished(cursor, source.stamp()):
                 return {"changed": False, "finished": True}
             target_checks.require_only_ported(cursor, source)
@@ -71,11 +73,11 @@ def port(params: dict, check_mode: bool) -> dict:
             target_checks.require_same_rows(cursor, source, begun.rules.append_only)
             if check_mode:
                 return {"changed": True, "finished": False}
-            config = synapse_port_db.without_defaults(config, cursor)
+            config = config.without_defaults(cursor)
             target_checks.clear_half_schema(cursor)
-            record.begin(begun, config["server_name"])
+            record.begin(begun, config.server_name)
             if held.background_updates:
-                synapse_port_db.drain(synapse_rules.python_words(params), config, source.path)
+                synapse_port_db.finish_background_updates(synapse_rules.python_words(params), config, source.path)
             return _to_the_end(begun, params, config)
 
 
@@ -93,7 +95,7 @@ def _begun(source: Source, target: Target, params: dict) -> Port:
     return Port(source, target, rules, engine, before, record.has_ported(cursor, before), resuming)
 
 
-def _to_the_end(begun: Port, params: dict, config: dict) -> dict:
+def _to_the_end(begun: Port, params: dict, config: PortConfig) -> dict:
     """Carry everything over and do what the routine leaves undone; record that all is there; return the module's result."""
     cursor, source = begun.cursor, begun.source
     started = time.monotonic()
@@ -124,14 +126,14 @@ def _to_the_end(begun: Port, params: dict, config: dict) -> dict:
     }
 
 
-def _carried_over(begun: Port, params: dict, config: dict) -> synapse_port_db.Progress:
+def _carried_over(begun: Port, params: dict, config: PortConfig) -> synapse_port_db.Progress:
     """Let the engine that was chosen carry the rows over."""
-    config = synapse_port_db.within(config, begun.target.workers())
+    config = config.limited_to(begun.target.workers())
     carry = _by_copy if begun.engine == "copy" else _by_routine
     return carry(begun, params, config)
 
 
-def _by_routine(begun: Port, params: dict, config: dict) -> synapse_port_db.Progress:
+def _by_routine(begun: Port, params: dict, config: PortConfig) -> synapse_port_db.Progress:
     """Let Synapse's own routine carry the rows over, once nothing is left at which it would fail."""
     source = begun.source
     copy_engine.begin_anew(source, begun.target)
@@ -141,14 +143,14 @@ def _by_routine(begun: Port, params: dict, config: dict) -> synapse_port_db.Prog
     return synapse_port_db.run(command, config, source.path, params["batch_size"] or synapse_port_db.ROWS)
 
 
-def _by_copy(begun: Port, params: dict, config: dict) -> synapse_port_db.Progress:
+def _by_copy(begun: Port, params: dict, config: PortConfig) -> synapse_port_db.Progress:
     """Carry the rows over by COPY, once Synapse's own code has made the schema."""
     cursor, source = begun.cursor, begun.source
     state = copy_engine.state(source, cursor, begun.rules)
     is_created = record.is_schema_created(cursor, begun.before, state)
     if not is_created:
         copy_engine.begin_anew(source, begun.target)
-        names = synapse_port_db.lay(synapse_rules.python_words(params), config, source.path)
+        names = synapse_port_db.create_schema(synapse_rules.python_words(params), config, source.path)
         copy_engine.require_same_tables(begun, names)
         state = copy_engine.state(source, cursor, begun.rules)
     progress = copy_engine.copy(begun, state, params["batch_size"] or copy_engine.ROWS)

@@ -7,34 +7,37 @@
 from __future__ import annotations
 
 import array
-import contextlib
 import dataclasses
-import glob
-import os
 import re
 import sqlite3
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
-    _connection,
-    _defaults,
-    _sessions,
-    _words,
-    _workers,
-)
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import database, ownership
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.rules import Rules
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, system_refusal
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import (
     copy_engine,
     index_limits,
+    port_config,
+    preflight_file,
+    preflight_room,
+    preflight_target,
     preflight_values,
     sequences,
-    synapse_port_db,
     synapse_rules,
     target_checks,
 )
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move.port_config import PortConfig
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move.preflight_report import (
+    Report,
+    correction_remedy,
+    counted_rows,
+    deletion_command,
+    repetition,
+    row_id_condition,
+    sqlite_command,
+)
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move.preflight_values import NAMED
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import contents, file, paths, snapshot
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import contents, file, paths
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite.source import Source
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._words import identifier
 
@@ -54,32 +57,6 @@ _SQLITE_RESERVED = {
 _NOT_NULL = re.compile(r"\(?(\w+) IS NOT NULL\)?")
 
 
-@dataclasses.dataclass
-class Report:
-    """What was found, each a dict of ``found``, ``remedy`` and, of rows, ``table``, ``count`` and ``rows`` (the first ids).
-
-    ``problems`` stand in the way of a move, ``notes`` do not.
-    """
-
-    problems: list = dataclasses.field(default_factory=list)
-    notes: list = dataclasses.field(default_factory=list)
-
-    def problem(self, found: str, remedy: str, **where: object) -> None:
-        self.problems.append({"found": found, "remedy": remedy, **where})
-
-    def note(self, found: str, remedy: str, **where: object) -> None:
-        self.notes.append({"found": found, "remedy": remedy, **where})
-
-    @contextlib.contextmanager
-    def hearing(self):
-        """Take a Refusal, or the operating system's, within the block for a problem, and go on after it."""
-        try:
-            yield
-        except (Refusal, OSError) as error:
-            refusal = error if isinstance(error, Refusal) else system_refusal(error)
-            self.problem(refusal.found, refusal.remedy)
-
-
 @dataclasses.dataclass(frozen=True)
 class Table:
     """A table that the routine carries over. ``columns`` maps names on PostgreSQL to SQLite's, ``target`` to what they are.
@@ -93,33 +70,33 @@ class Table:
     only: tuple
 
 
-def look(params: dict) -> dict:
+def inspect(params: dict) -> dict:
     """Return the result of the module synapse_port_info, whose ``params`` these are; nothing is changed.
 
     ``{problems, notes, movable, source (as contents.Contents, None where it is no database of Synapse's), synapse (its
-    version, None where it does not answer), sizes}``, sizes in bytes: see _sizes().
+    version, None where it does not answer), sizes}``, sizes in bytes: see preflight_room.report_room().
     """
     report, path = Report(), params["sqlite_database"]
-    source = config = server = synapse = None
-    with report.hearing():
+    source = config = target = synapse = None
+    with report.catching_refusals():
         path = paths.resolve(path)
         source = contents.inspect(path)
-    _link(report, params["sqlite_database"], path)
+    preflight_file.report_link(report, params["sqlite_database"], path)
     if source:
-        _file(report, path, source, params["drain_background_updates"])
-    with report.hearing():
-        config = synapse_port_db.read_config(params["config"], _section(params))
+        preflight_file.report_file(report, path, source, params["drain_background_updates"])
+    with report.catching_refusals():
+        config = port_config.read(params["config"], _section(params))
     if config:
-        server = _server(report, path, source, config)
-    with report.hearing():
+        target = preflight_target.report_target(report, path, source is not None, config)
+    with report.catching_refusals():
         # A container sees the folder that the copy will be in; elsewhere any will do.
-        folder = existing(params["folder"]) if params["command"] else None
-        synapse = synapse_rules.ask_json(synapse_rules.python_words(params), server and server["config"], folder)
+        folder = preflight_room.existing_folder(params["folder"]) if params["command"] else None
+        synapse = synapse_rules.ask_json(synapse_rules.python_words(params), target and target.config, folder)
     if source and synapse:
         # A row that refers to a later one of its own table goes over with it by the engine copy, and alone by the routine.
         synapse["one_by_one"] = params["engine"] == "synapse" or not copy_engine.knows(Rules.from_json(synapse))
-        _compare(report, path, source, synapse, config, refusal_told=bool(server and server["wrong"]))
-    sizes = _sizes(report, path, params["folder"], params["space"], server)
+        _compare(report, path, source, synapse, config, refusal_told=bool(target and target.is_unfit))
+    sizes = preflight_room.report_room(report, path, params["folder"], params["space"], target and target.max_wal_size)
     return {
         "problems": report.problems,
         "notes": report.notes,
@@ -138,156 +115,7 @@ def _section(params: dict) -> dict | None:
     return {"name": "psycopg2", "args": args, "allow_unsafe_locale": params["allow_unsafe_locale"]}
 
 
-def existing(folder: str) -> str:
-    """Return ``folder``, or the nearest one above it that exists."""
-    while not os.path.isdir(folder) and os.path.dirname(folder) != folder:
-        folder = os.path.dirname(folder)
-    return folder
-
-
-def _link(report: Report, given: str, path: str) -> None:
-    """Note that the path that was ``given`` leads to ``path``, and what then lies beside the link to no avail."""
-    if given != path:
-        report.note(f"{given} leads to {path}.", "That file is moved, with the log beside it.")
-    log = f"{given}-wal"
-    if os.path.islink(given) and os.path.isfile(log) and os.path.getsize(log):
-        report.note(
-            f"{log} holds {os.path.getsize(log)} bytes, and SQLite does not read it, since {given} is a link.",
-            "It is of a time when the file was in the place of the link; what is in it alone is not part of the database.",
-        )
-
-
-def _file(report: Report, path: str, source: contents.Contents, drain: bool) -> None:
-    """Report what is wrong with the file as such."""
-    pending = source.background_updates
-    if drain and pending:
-        report.note(
-            f"{path} has {len(pending)} pending background updates ({', '.join(pending)}).",
-            "Synapse's own tool will finish them on the copy.",
-        )
-    for found, remedy in contents.unfit_to_move(path, source, drain):
-        report.problem(found, remedy)
-    if source.journal_mode != "wal":
-        report.note(
-            f"{path} is kept in the journal mode {source.journal_mode}, in which who reads it keeps Synapse from writing.",
-            "If Synapse runs on it and complains of a locked database, run "
-            f"`sqlite3 {_words.shell(path)} 'PRAGMA journal_mode=WAL'`.",
-        )
-    with report.hearing(), file.reading(path) as connection:
-        complaints = [row[0] for row in connection.execute(f"PRAGMA quick_check({_COMPLAINTS})")]
-        if complaints != ["ok"]:
-            report.problem(
-                f"{path} is damaged: {'; '.join(' '.join(complaint.split()) for complaint in complaints)}.",
-                "Restore it from a backup, or recover it with sqlite3's .recover, before moving it.",
-            )
-
-
-def _server(report: Report, path: str, source: dict | None, config: dict) -> dict | None:
-    """Report what is wrong with the target; return its facts, None when Synapse's role cannot log in.
-
-    ``{max_wal_size (bytes), config (by which Synapse looks at its tables there; None where they would be in a schema that a move
-    does not know), wrong (whether there was a problem)}``.
-    """
-    before = len(report.problems)
-    libpq = synapse_port_db.connection_keywords(config)
-    facts = None
-    with report.hearing(), _connection.connected(libpq, True, "synapse_port_info", _connection.MOVED) as connection:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_is_in_recovery(), pg_size_bytes(current_setting('max_wal_size'))")
-            standby, max_wal_size = cursor.fetchone()
-            facts = {"max_wal_size": max_wal_size, "config": None}
-            connection.set_session(readonly=True)
-            _defaults_fit(report, cursor, _connection.place(libpq), standby)
-            _database_fit(report, cursor, connection.info.dbname, config)
-            _room_for_sessions(report, cursor, config)
-            with report.hearing():
-                target_checks.require_home(cursor)
-                facts["config"] = synapse_port_db.without_defaults(config, cursor)
-                target_checks.require_synapses(cursor, config["server_name"])
-                if source:
-                    target_checks.require_only_ported(cursor, Source.at(path))
-                ownership.require_own(cursor)
-    return facts and {**facts, "wrong": len(report.problems) > before}
-
-
-def _defaults_fit(report: Report, cursor, server: str, standby: bool) -> None:
-    """Report what Synapse would meet in every session, though the move leaves it."""
-    found = f"The server at {server} does not let this role write"
-    if standby:
-        report.problem(f"{found}: it is a standby.", "Give the address of the primary.")
-    elif _defaults.begins_read_only(cursor):
-        report.problem(
-            f"{found}: every transaction of the role begins with default_transaction_read_only = on.",
-            f"Take that away where it is set (psql's \\drds tells): {_defaults.reset(cursor, 'default_transaction_read_only')}.",
-        )
-    timeouts = _defaults.carried(cursor)
-    if timeouts:
-        told = ", ".join(f"{name} = {value}" for name, value in timeouts.items())
-        report.note(
-            f"Every session of this role begins with {told}. The move goes by none of these, but Synapse will.",
-            "See that they are meant for Synapse; psql's \\drds tells which the role and the database carry.",
-        )
-
-
-def _room_for_sessions(report: Report, cursor, config: dict) -> None:
-    """Report where the role may not have as many sessions as a move, and then Synapse, has at once.
-
-    ``cursor`` is of one that ends before the move begins.
-    """
-    room = _sessions.of(cursor)
-    left, synapses = room.left + 1, synapse_port_db.pool(config)
-    # The move's own, as in _sessions.LEAST, with a whole crew; and Synapse's tools beside the one that keeps the lock.
-    wanted = max(_sessions.LEAST - 1 + _workers.size(), 1 + synapses)
-    if left < _sessions.LEAST:
-        report.problem(
-            f"{room.limit}, of which {max(left, 0)} are free, and a move needs {_sessions.LEAST} at least.",
-            room.raised(wanted - left),
-        )
-    elif left < wanted:
-        report.note(
-            f"{room.limit}, of which {left} are free: the move makes do with them, in more time than with {wanted}, and each "
-            f"process of Synapse's may open {synapses} (cp_max).",
-            room.raised(wanted - left),
-        )
-
-
-def _database_fit(report: Report, cursor, name: str, config: dict) -> None:
-    """Report what Synapse or the routine cannot work with in the connected database ``name``."""
-    facts = database.find(cursor, name)
-    with report.hearing():
-        for warning in database.require_fit(cursor, bool(config["database"].get("allow_unsafe_locale"))):
-            report.note(warning, "Nothing is to be done before the move.")
-    cursor.execute(
-        "SELECT current_user, has_database_privilege(current_database(), 'CREATE'), to_regnamespace('public') IS NOT NULL,"
-        " coalesce(has_schema_privilege(to_regnamespace('public'), 'CREATE'), false),"
-        " has_database_privilege(current_database(), 'TEMPORARY')"
-    )
-    role, in_database, has_schema, in_schema, temporary = cursor.fetchone()
-    quoted = _words.identifier(role)
-    if not temporary:
-        report.problem(
-            f"The role {role} may not make temporary tables in the database {name}, and a move brings some rows there by them.",
-            f"Allow it, as the database's owner, by `GRANT TEMPORARY ON DATABASE {_words.identifier(name)} TO {quoted}`.",
-        )
-    if not in_database:
-        report.problem(
-            f"The role {role} may not create anything in the database {name}, which belongs to {facts['owner']}.",
-            f"Give it to Synapse's role by `ALTER DATABASE {_words.identifier(name)} OWNER TO {quoted}`, or by the module "
-            "postgres_database.",
-        )
-    if not has_schema:
-        report.problem(
-            f"The database {name} has no schema public, in which Synapse makes its tables.",
-            f"Make it, in that database and as a superuser, by `CREATE SCHEMA public AUTHORIZATION {quoted}`.",
-        )
-    elif in_database and not in_schema:
-        report.problem(
-            f"The role {role} may not create anything in the schema public of the database {name}.",
-            f"Allow it, in that database and as a superuser, by `GRANT USAGE, CREATE ON SCHEMA public TO {quoted}`.",
-        )
-
-
-def _compare(report: Report, path: str, source: dict, synapse: dict, config: dict | None, refusal_told: bool) -> None:
+def _compare(report: Report, path: str, source: dict, synapse: dict, config: PortConfig, refusal_told: bool) -> None:
     """Report what of the database at ``path`` the installed Synapse cannot carry over.
 
     ``refusal_told`` says that the report tells already why the target would not take Synapse's tables.
@@ -315,7 +143,7 @@ def _compare(report: Report, path: str, source: dict, synapse: dict, config: dic
             "Mend what stands under problems, then run this again.",
         )
         return
-    with report.hearing(), file.reading(path) as connection:
+    with report.catching_refusals(), file.reading(path) as connection:
         here = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         missing = Rules.from_json(synapse).missing(here, target["columns"]) if target["schema_version"] == known else []
         if missing:
@@ -326,10 +154,10 @@ def _compare(report: Report, path: str, source: dict, synapse: dict, config: dic
             )
             return
         preflight_values.prepare(connection)
-        libpq = synapse_port_db.connection_keywords(config)
+        libpq = config.keywords
         _Comparison(report, path, connection, synapse, libpq, version == known == target["schema_version"]).all()
     if target["made"]:
-        with report.hearing():
+        with report.catching_refusals():
             _renumbered(report, path, synapse, config)
 
 
@@ -474,9 +302,9 @@ class _Comparison:
             if below:
                 columns = "event_id, room_id, sender, key, value"
                 self.report.problem(
-                    f"event_search has {_rows(len(below), below[:NAMED])} in {self.path} below 1, where no port looks.",
+                    f"event_search has {counted_rows(len(below), below[:NAMED])} in {self.path} below 1, where no port looks.",
                     "Keep a copy of the file, and give them others, with Synapse stopped, by "
-                    + _on_sqlite(
+                    + sqlite_command(
                         self.path,
                         f"INSERT INTO event_search ({columns}) SELECT {columns} FROM event_search WHERE rowid < 1",
                         "DELETE FROM event_search WHERE rowid < 1",
@@ -516,7 +344,7 @@ class _Comparison:
         rows = [row for row, number in numbered if number and int(number[1]) >= (1 << 63) - 1]
         if rows:
             self.report.problem(
-                f"users has {_rows(len(rows), rows[:NAMED])} in {self.path} whose names are numbers beyond those of "
+                f"users has {counted_rows(len(rows), rows[:NAMED])} in {self.path} whose names are numbers beyond those of "
                 "Synapse's sequence user_id_seq, which is set to the next one.",
                 "Such a user cannot be moved: deactivate and delete it on SQLite, with Synapse stopped; keep a copy of the file.",
                 table="users",
@@ -556,7 +384,7 @@ class _Comparison:
                 connection.rollback()
         except Refusal as error:
             self.report.note(
-                f"{table.name} has {_rows(len(large), large[:NAMED])} in {self.path} that may be too large for an "
+                f"{table.name} has {counted_rows(len(large), large[:NAMED])} in {self.path} that may be too large for an "
                 f"index, and the server could not be asked. {error.found}",
                 error.remedy,
                 table=table.name,
@@ -567,9 +395,9 @@ class _Comparison:
         for index, rows in refused.items():
             columns, named = [table.columns[column] for column in index.columns], rows[:NAMED]
             self.report.problem(
-                f"{table.name} has {_rows(len(rows), named)} in {self.path} whose {', '.join(columns)} are longer than "
+                f"{table.name} has {counted_rows(len(rows), named)} in {self.path} whose {', '.join(columns)} are longer than "
                 f"PostgreSQL's index {index.name} can hold.",
-                _mend(self.path, table.name, columns, named),
+                correction_remedy(self.path, table.name, columns, named),
                 table=table.name,
                 count=len(rows),
                 rows=named,
@@ -577,9 +405,9 @@ class _Comparison:
 
     def _tell(self, table: str, found: preflight_values.Found) -> None:
         defect, where = found.defect, {"table": table, "count": found.count, "rows": found.rows}
-        words = f"{table}.{defect.column} {defect.words} in {_rows(found.count, found.rows)} of {self.path}."
+        words = f"{table}.{defect.column} {defect.words} in {counted_rows(found.count, found.rows)} of {self.path}."
         if not defect.dropped:
-            remedy = (_BY_COPY if defect.alone else "") + _mend(self.path, table, [defect.column], found.rows)
+            remedy = (_BY_COPY if defect.alone else "") + correction_remedy(self.path, table, [defect.column], found.rows)
             self.report.problem(words, remedy, **where)
             return
         self.dropped.setdefault(table, []).append(defect.where)
@@ -603,10 +431,10 @@ class _Comparison:
             count, rows = preflight_values.duplicates(self.connection, table.name, here, where)
             if count:
                 self.report.problem(
-                    f"{table.name} has {_rows(count, rows)} in {self.path} that repeat the {', '.join(here)} of another one, "
-                    "which PostgreSQL refuses.",
+                    f"{table.name} has {counted_rows(count, rows)} in {self.path} that repeat the {', '.join(here)} of another "
+                    "one, which PostgreSQL refuses.",
                     "Find out which to keep, keep a copy of the file, and delete these or those that they repeat with Synapse "
-                    f"stopped: {_deletion(self.path, table.name, rows, count)}.",
+                    f"stopped: {deletion_command(self.path, table.name, rows, count)}.",
                     table=table.name,
                     count=count,
                     rows=rows,
@@ -648,7 +476,7 @@ class _Comparison:
             f"refer by {names} to rows of {to} that are not there" + (" or are left out" if lost else ""),
             lambda rows, count: (
                 "What they belong to is gone: keep a copy of the file, and delete them with Synapse stopped by "
-                f"{_deletion(self.path, table.name, rows, count)}."
+                f"{deletion_command(self.path, table.name, rows, count)}."
             ),
         )
         if key["parent"] == table.name and self.synapse["one_by_one"]:
@@ -658,9 +486,9 @@ class _Comparison:
                 preflight_values.too_early(key, table.columns) + sent,
                 f"refer by {names} to later rows of the same table, which the routine sends after them: PostgreSQL refuses it",
                 lambda rows, count: (
-                    "Port with engine: copy, if it knows this release; or keep a copy of the file and, with Synapse stopped, run "
-                    f"{_on_sqlite(self.path, f'UPDATE {identifier(table.name)} SET {nothing} WHERE {_among(rows)}')}"
-                    f"{_in_turns(rows, count)}."
+                    "Port with engine: copy, if it knows this release; or keep a copy of the file and, with Synapse stopped, "
+                    f"run {sqlite_command(self.path, f'UPDATE {identifier(table.name)} SET {nothing} WHERE {row_id_condition(rows)}')}"  # noqa: E501
+                    f"{repetition(rows, count)}."
                 ),
             )
 
@@ -670,11 +498,11 @@ class _Comparison:
         count = self.connection.execute(query).fetchone()[0]
         if count:
             rows = preflight_values.rows_of(self.connection, table, where)
-            found = f"In {self.path}, {_rows(count, rows)} of {table} {words}."
+            found = f"In {self.path}, {counted_rows(count, rows)} of {table} {words}."
             self.report.problem(found, remedy(rows, count), table=table, count=count, rows=rows)
 
 
-def require_carried(path: str, synapse: dict, config: dict, borders: dict[str, tuple[int, int]]) -> None:
+def require_carried(path: str, synapse: dict, config: PortConfig, borders: dict[str, tuple[int, int]]) -> None:
     """Raise Refusal for what Synapse's routine would fail at, or change, in what it has still to carry of the database ``path``.
 
     ``synapse`` is as of synapse_rules.ask(), with the target; ``borders`` are those of the routine in it.
@@ -686,7 +514,7 @@ def require_carried(path: str, synapse: dict, config: dict, borders: dict[str, t
         preflight_values.prepare(connection)
         settled = contents.inspect(path).schema_version == synapse["schema_version"] == known["schema_version"]
         rules = {**synapse, "one_by_one": True}
-        _Comparison(report, path, connection, rules, synapse_port_db.connection_keywords(config), settled).new_rows(borders)
+        _Comparison(report, path, connection, rules, config.keywords, settled).new_rows(borders)
     if report.problems:
         words = " ".join(f"{one['found']} {one['remedy']}" for one in report.problems[:_COMPLAINTS])
         raise Refusal(
@@ -695,89 +523,10 @@ def require_carried(path: str, synapse: dict, config: dict, borders: dict[str, t
         )
 
 
-def _renumbered(report: Report, path: str, synapse: dict, config: dict) -> None:
+def _renumbered(report: Report, path: str, synapse: dict, config: PortConfig) -> None:
     """Report tables whose row ids were given anew since an earlier run, by VACUUM: later rows would be left out."""
-    libpq = synapse_port_db.connection_keywords(config)
+    libpq = config.keywords
     with _connection.connected(libpq, True, "synapse_port_info", _connection.MOVED) as target, target.cursor() as cursor:
         for table, row in target_checks.renumbered(cursor, Source.at(path), synapse["append_only"]):
             refusal = target_checks.renumbered_refusal(path, table, row)
             report.problem(refusal.found, refusal.remedy, table=table, count=1, rows=[row])
-
-
-def _sizes(report: Report, path: str, folder: str, space: dict | None, server: dict | None) -> dict:
-    """Return bytes: ``sqlite`` (the file and its log), ``snapshot`` (what a copy needs in ``folder``), ``free`` (there, for the
-    user who runs this), ``expected_postgres`` (at most: Synapse's documentation tells of 25 to 100 % more) and ``wal`` (what
-    the server keeps of its log meanwhile, max_wal_size; None where it was not asked).
-
-    A newer copy is made beside an older one, so that one gives nothing back; what a copy that was killed has taken counts as
-    free, since the next one goes on with it.
-    """
-    there = existing(folder)
-    status = os.statvfs(there)
-    size = os.path.getsize(path) + file.log_size(path) if os.path.isfile(path) else 0
-    sizes = {
-        "sqlite": size,
-        "expected_postgres": 2 * size,
-        "wal": server["max_wal_size"] if server else None,
-        "snapshot": size + size // 10,
-        "free": status.f_bavail * status.f_frsize + snapshot.unfinished_bytes(os.path.join(glob.escape(folder), "*")),
-    }
-    if sizes["free"] < sizes["snapshot"]:
-        report.problem(
-            f"The copy needs {sizes['snapshot'] >> 20} MiB, and the file system of {there} has {sizes['free'] >> 20} MiB left.",
-            "Make room there, or keep the copy on another file system (in the role synapse_port: synapse_port_folder).",
-        )
-    if space:
-        _disk(report, space, sizes["expected_postgres"])
-    else:
-        report.note(
-            f"Nobody could look at the disk of PostgreSQL's host: up to {sizes['expected_postgres'] >> 20} MiB may be needed.",
-            "See that there is room for that, and for the write-ahead log.",
-        )
-    return sizes
-
-
-def _disk(report: Report, space: dict, size: int) -> None:
-    """Report where on the server's host ``size`` bytes of data and the write-ahead log do not fit.
-
-    ``space`` is what the module synapse_database_info tells; what an earlier run brought there already needs no more room.
-    """
-    data, wal = space["data"], space["wal"]
-    needed = max(size - data["size"], 0) + (wal["max_wal_size"] if space["same_file_system"] else 0)
-    for what, place, bytes_needed in (("data", data, needed), ("write-ahead log", wal, wal["max_wal_size"])):
-        if place["free"] < bytes_needed:
-            report.problem(
-                f"PostgreSQL's {what} may need up to {bytes_needed >> 20} MiB, and the file system of {place['path']} has "
-                f"{place['free'] >> 20} MiB left.",
-                "Make room there, or move the cluster to a larger file system.",
-            )
-
-
-def _rows(count: int, rows: list) -> str:
-    """Return ``3 rows (row ids 1, 7, 9)``."""
-    named = f"row id{'s' if len(rows) > 1 else ''} {', '.join(map(str, rows))}{' ...' if count > len(rows) else ''}"
-    return f"{count} row{'s' if count > 1 else ''} ({named})"
-
-
-def _on_sqlite(path: str, *statements: str) -> str:
-    """Return the command by which SQLite's shell runs ``statements`` on the database at ``path``."""
-    return f"`sqlite3 {_words.shell(path)} {_words.shell('; '.join(statements))}`"
-
-
-def _among(rows: list) -> str:
-    return f"rowid IN ({', '.join(map(str, rows))})"
-
-
-def _in_turns(rows: list, count: int) -> str:
-    """Return what is to be added where a command is about ``rows``, and there are more: ``count``."""
-    return f" (these are the first {len(rows)}: run this again for the others)" if count > len(rows) else ""
-
-
-def _deletion(path: str, table: str, rows: list, count: int) -> str:
-    return _on_sqlite(path, f"DELETE FROM {identifier(table)} WHERE {_among(rows)}") + _in_turns(rows, count)
-
-
-def _mend(path: str, table: str, columns: list[str], rows: list) -> str:
-    names = ", ".join(map(identifier, columns))
-    look = _on_sqlite(path, f"SELECT rowid, {names} FROM {identifier(table)} WHERE {_among(rows)}")
-    return f"Look at them by {look}, and correct or delete them with Synapse stopped; keep a copy of the file."

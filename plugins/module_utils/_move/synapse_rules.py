@@ -16,6 +16,7 @@ import tempfile
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _errors
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.rules import Rules
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move.port_config import PortConfig
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move.target_schema import TargetSchema
 
 # The options by which a module says how Synapse is called (doc fragment ``synapse``).
@@ -282,7 +283,7 @@ def ask(python: list[str], known: Rules | None = None) -> Rules:
     return known if known and "version" not in found else Rules.from_json({**found, "asked": _ASKED})
 
 
-def ask_with_target(python: list[str], config: dict | None, folder: str | None = None) -> Answer:
+def ask_with_target(python: list[str], config: PortConfig | None, folder: str | None = None) -> Answer:
     """Return what the Synapse that ``python`` runs decides, with the schema that it makes in the target database.
 
     ``config`` is Synapse's configuration with a psycopg2 ``database:`` section; without one the target is not looked at. Where
@@ -297,7 +298,7 @@ def ask_with_target(python: list[str], config: dict | None, folder: str | None =
     return Answer(Rules.from_json(found), TargetSchema.from_json(target) if target else None, found.get("refused"))
 
 
-def ask_json(python: list[str], config: dict | None, folder: str | None = None) -> dict:
+def ask_json(python: list[str], config: PortConfig | None, folder: str | None = None) -> dict:
     """Return what ask_with_target() is told."""
     if config is None:
         return _answer([*python, "-c", _PROGRAM, "", ""])
@@ -305,7 +306,7 @@ def ask_json(python: list[str], config: dict | None, folder: str | None = None) 
     try:
         path = os.path.join(private, "database.json")
         with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as stream:
-            json.dump(config["database"], stream, default=str)
+            json.dump(config.section, stream, default=str)
         return _answer([*python, "-c", _PROGRAM, path, ""])
     finally:
         shutil.rmtree(private, ignore_errors=True)

@@ -115,8 +115,8 @@ class TransferPlan:
         self._at_work[part.table] -= 1
         table = self.progress.tables[part.table]
         table["rows"], table["dropped"] = table["rows"] + rows, table["dropped"] + dropped
-        self.progress.doing = part.table
-        self.progress.tell(progress)
+        self.progress.activity = part.table
+        self.progress.publish(progress)
 
     def require_over(self) -> None:
         """Raise Refusal when tables are left that wait for each other."""

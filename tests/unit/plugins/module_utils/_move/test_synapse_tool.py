@@ -6,15 +6,15 @@ import psycopg2.errors
 import pytest
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import synapse_port_db
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import synapse_tool
 
 _PRINTED = "FirstError[#93, [Failure instance: Traceback: <class '{}'>: {}"
 
 
 def last_words(*lines: str) -> str:
-    found = synapse_port_db._LastWords()
+    found = synapse_tool.LastWords()
     for line in lines:
-        found.hear(line)
+        found.add(line)
     return str(found)
 
 
