@@ -12,9 +12,13 @@ src/backend/access/common/indextuple.c, BTMaxItemSize in src/include/access/nbtr
 from __future__ import annotations
 
 import dataclasses
+import sqlite3
+from typing import Iterable, Iterator
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.table import is_no_text, stored
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import preflight_values
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import preflight_relations
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move.target_schema import TargetSchema
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._words import identifier
 
 try:
@@ -50,47 +54,46 @@ class Index:
     where: str = "1"
 
 
-class Limits:
-    """What the indexes of the table ``name`` can hold. ``columns`` is ``{name on PostgreSQL: name on SQLite}``, ``target`` as of
-    synapse_rules.ask(), ``lite`` SQLite's connection.
+class IndexLimits:
+    """What the indexes of ``table`` can hold. ``columns`` is ``{name on PostgreSQL: name on SQLite}``.
 
     Synapse's background updates, which make some indexes later, made those on SQLite as well: so SQLite's own count, too.
     """
 
-    def __init__(self, lite, name: str, columns: dict[str, str], target: dict) -> None:
-        self._lite, self._name, self._columns = lite, name, columns
-        self._types = {column: kind["type"] for column, kind in target["columns"][name].items()}
-        self._takes = {}
-        self._safe = target["page"] // _SAFE
+    def __init__(self, sqlite: sqlite3.Connection, table: str, columns: dict[str, str], target: TargetSchema) -> None:
+        self._sqlite, self._table, self._columns = sqlite, table, columns
+        self._types = {name: column.type for name, column in target.columns[table].items()}
+        self._expressions: dict[str, str] = {}  # what the server makes of a column's value, with {} for it
+        self._safe_size = target.page // _SAFE
         self.indexes = [
-            Index(one["name"], one["using"], tuple(one["columns"]))
-            for one in target["indexes"].get(name, ())
-            if columns.keys() >= set(one["columns"])
+            Index(one.name, one.using, one.columns) for one in target.indexes.get(table, ()) if columns.keys() >= set(one.columns)
         ]
-        self.indexes += self._of_sqlite()
-        if name == "event_search":  # its vector is made of the value: handle_search_table() of the routine
-            self._types["value"], self._takes["value"] = "tsvector", "to_tsvector('english', {})"
+        self.indexes += self._indexes_of_sqlite()
+        if table == "event_search":  # its vector is made of the value: handle_search_table() of the routine
+            self._types["value"], self._expressions["value"] = "tsvector", "to_tsvector('english', {})"
             self.indexes.append(Index("event_search_fts_idx", "gin (value)", ("value",)))
 
-    def _of_sqlite(self) -> list[Index]:
+    def _indexes_of_sqlite(self) -> list[Index]:
         """Return SQLite's own indexes of other columns than those of PostgreSQL's."""
-        known, there = {frozenset(one.columns) for one in self.indexes}, {here: name for name, here in self._columns.items()}
+        known = {frozenset(one.columns) for one in self.indexes}
+        on_postgres = {sqlite_name: name for name, sqlite_name in self._columns.items()}
         found = []
-        for _number, name, _unique, _origin, partial in self._lite.execute(f"PRAGMA index_list({identifier(self._name)})"):
-            here = [row[2] for row in self._lite.execute(f"PRAGMA index_info({identifier(name)})")]
-            columns = tuple(there[column] for column in here if column in there)
-            if len(columns) == len(here) and frozenset(columns) not in known:  # neither an expression nor SQLite's alone
+        for _number, name, _unique, _origin, is_partial in self._sqlite.execute(f"PRAGMA index_list({identifier(self._table)})"):
+            indexed = [row[2] for row in self._sqlite.execute(f"PRAGMA index_info({identifier(name)})")]
+            columns = tuple(on_postgres[column] for column in indexed if column in on_postgres)
+            if len(columns) == len(indexed) and frozenset(columns) not in known:  # neither an expression nor SQLite's alone
                 using = f"btree ({', '.join(map(identifier, columns))})"
-                found.append(Index(name, using, columns, preflight_values.condition(self._lite, name) if partial else "1"))
+                where = preflight_relations.partial_index_condition(self._sqlite, name) if is_partial else "1"
+                found.append(Index(name, using, columns, where))
         return found
 
     @property
-    def large(self) -> str | None:
+    def large_rows(self) -> str | None:
         """The condition on SQLite of a row that may be too large for some index; None where none can be."""
         conditions = []
         sized = sorted({column for one in self.indexes for column in one.columns if self._types[column] not in _SMALL})
         for safe, names in (
-            (self._safe, [name for name in sized if self._types[name] != "tsvector"]),
+            (self._safe_size, [name for name in sized if self._types[name] != "tsvector"]),
             (_SAFE_WORDS, [name for name in sized if self._types[name] == "tsvector"]),
         ):
             lengths = [f"ifnull(length(CAST({identifier(self._columns[name])} AS BLOB)), 0)" for name in names]
@@ -98,34 +101,35 @@ class Limits:
                 conditions.append(f"{' + '.join(lengths)} > {safe}")
         return f"({' OR '.join(conditions)})" if conditions else None
 
-    def refused(self, cursor, rows) -> dict[Index, list[int]]:
-        """Return of the row ids ``rows`` those that the server of ``cursor`` cannot put into an index, by the index.
+    def oversized(self, cursor: Cursor, row_ids: Iterable[int]) -> dict[Index, list[int]]:
+        """Return of ``row_ids`` those that the server of ``cursor`` cannot put into an index, by the index.
 
         It is all in the cursor's open transaction, and to be rolled back. Raises psycopg2.Error where the role may not make a
         temporary table.
         """
         found = {}
         for index in self.indexes:
-            cursor.execute("SAVEPOINT looked")
+            cursor.execute("SAVEPOINT inspected")
             kinds = ", ".join(f"{identifier(name)} {self._types[name]}" for name in index.columns)
-            cursor.execute(f"CREATE TEMP TABLE looked_at ({kinds}); CREATE INDEX ON pg_temp.looked_at USING {index.using}")
-            numbers = [number for batch in self._batches(index, rows) for number in self._not_taken(cursor, index, batch)]
-            cursor.execute("ROLLBACK TO SAVEPOINT looked")
-            if numbers:
-                found[index] = sorted(numbers)
+            cursor.execute(f"CREATE TEMP TABLE candidates ({kinds}); CREATE INDEX ON pg_temp.candidates USING {index.using}")
+            refused = [row_id for batch in self._batches(index, row_ids) for row_id in self._refused(cursor, index, batch)]
+            cursor.execute("ROLLBACK TO SAVEPOINT inspected")
+            if refused:
+                found[index] = sorted(refused)
         return found
 
-    def _batches(self, index: Index, rows):
-        """Yield lists of (row id, *values as the server gets them) of those of ``rows`` that ``index`` holds."""
+    def _batches(self, index: Index, row_ids: Iterable[int]) -> Iterator[list[tuple]]:
+        """Yield lists of (row id, *values as the server gets them) of those of ``row_ids`` that ``index`` holds."""
         names = ", ".join(identifier(self._columns[name]) for name in index.columns)
-        query = f"SELECT rowid, {names} FROM {identifier(self._name)} WHERE rowid = ? AND ({index.where})"
+        query = f"SELECT rowid, {names} FROM {identifier(self._table)} WHERE rowid = ? AND ({index.where})"
         kinds = ["bool" if self._types[name] == "boolean" else "int" for name in index.columns]
-        batch, size = [], 0
-        for number in rows:
-            for row in self._lite.execute(query, (number,)):
+        batch: list[tuple] = []
+        size = 0
+        for row_id in row_ids:
+            for row in self._sqlite.execute(query, (row_id,)):
                 values = [stored(value, kind) for value, kind in zip(row[1:], kinds)]
                 if not any(is_no_text(value) for value in values):  # what is wrong with them then is no length
-                    batch.append((number, *values))
+                    batch.append((row_id, *values))
                     size += sum(map(len, filter(None, values)))
             if len(batch) == _BATCH_ROWS or size > _BATCH_SIZE:
                 yield batch
@@ -133,14 +137,15 @@ class Limits:
         if batch:
             yield batch
 
-    def _not_taken(self, cursor, index: Index, batch: list[tuple]) -> list[int]:
+    def _refused(self, cursor: Cursor, index: Index, batch: list[tuple]) -> list[int]:
         """Return the ids of the rows of ``batch`` that are too large."""
         given = [f"given{place}" for place in range(len(index.columns))]
         values = [
-            f"CAST({self._takes.get(name, '{}').format(one)} AS {self._types[name]})" for name, one in zip(index.columns, given)
+            f"CAST({self._expressions.get(name, '{}').format(one)} AS {self._types[name]})"
+            for name, one in zip(index.columns, given)
         ]
         arrays = ", ".join(["%s::text[]"] * len(given))
-        insert = f"INSERT INTO pg_temp.looked_at SELECT {', '.join(values)} FROM unnest({arrays}) AS given ({', '.join(given)})"
+        insert = f"INSERT INTO pg_temp.candidates SELECT {', '.join(values)} FROM unnest({arrays}) AS given ({', '.join(given)})"
         try:
             cursor.execute("SAVEPOINT batch")
             cursor.execute(insert, [list(column) for column in list(zip(*batch))[1:]])
@@ -155,4 +160,4 @@ class Limits:
         if len(batch) == 1:
             return [batch[0][0]] if kind == "54" else []
         half = len(batch) // 2
-        return self._not_taken(cursor, index, batch[:half]) + self._not_taken(cursor, index, batch[half:])
+        return self._refused(cursor, index, batch[:half]) + self._refused(cursor, index, batch[half:])

@@ -137,8 +137,8 @@ def _by_routine(begun: Port, params: dict, config: PortConfig) -> synapse_port_d
     """Let Synapse's own routine carry the rows over, once nothing is left at which it would fail."""
     source = begun.source
     copy_engine.begin_anew(source, begun.target)
-    known = synapse_rules.ask_json(synapse_rules.python_words(params), config, source.folder)
-    preflight.require_carried(source.path, known, config, watermarks.read(begun.cursor))
+    known = synapse_rules.ask_with_target(synapse_rules.python_words(params), config, source.folder)
+    preflight.require_carried(source, known, config.keywords, watermarks.read(begun.cursor))
     command = params["command"] or [params["synapse_python"], "-m", "synapse._scripts.synapse_port_db"]
     return synapse_port_db.run(command, config, source.path, params["batch_size"] or synapse_port_db.ROWS)
 

@@ -36,10 +36,10 @@ class TargetState:
     is_unfit: bool = False
 
 
-def report_target(report: Report, path: str, has_source: bool, config: PortConfig) -> TargetState | None:
+def report_target(report: Report, source: Source | None, config: PortConfig) -> TargetState | None:
     """Report what is wrong with the target that ``config`` names; return its state, None when Synapse's role cannot log in.
 
-    ``path`` is the SQLite database's, ``has_source`` whether it could be read.
+    ``source`` is None where it is not known what is to be moved there.
     """
     before = len(report.problems)
     keywords = config.keywords
@@ -58,8 +58,8 @@ def report_target(report: Report, path: str, has_source: bool, config: PortConfi
             target_checks.require_home(cursor)
             state = dataclasses.replace(state, config=config.without_defaults(cursor))
             target_checks.require_synapses(cursor, config.server_name)
-            if has_source:
-                target_checks.require_only_ported(cursor, Source.at(path))
+            if source:
+                target_checks.require_only_ported(cursor, source)
             ownership.require_own(cursor)
     return state and dataclasses.replace(state, is_unfit=len(report.problems) > before)
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Rows on SQLite that the port routine cannot carry to PostgreSQL, found by SQLite itself: one scan of each table.
+"""Values on SQLite that the port routine cannot carry to PostgreSQL, found by SQLite itself: one scan of each table.
 
 SQLite keeps any value in any column, and compares in the order NULL < numbers < text < blobs
 (https://www.sqlite.org/datatype3.html, section 4.1): so ``x >= ''`` says that x is text or a blob, and ``x >= x''`` that it is a
@@ -11,6 +11,7 @@ blob. Such comparisons cost a scan nothing; only text is given to Python, once f
 
 from __future__ import annotations
 
+import array
 import codecs
 import dataclasses
 import json
@@ -18,6 +19,7 @@ import re
 import sqlite3
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.table import lenient
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move.target_schema import TargetColumn
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._words import identifier
 
 # Row ids that are named of those in which something was found.
@@ -55,18 +57,38 @@ class Found:
 
     defect: Defect
     count: int
-    rows: list
+    rows: list[int]
 
 
-def prepare(connection: sqlite3.Connection) -> None:
+@dataclasses.dataclass(frozen=True)
+class Checks:
+    """What one scan of a table looks for: ``defects``, and ``texts``, those that a row may have for which ``broken_text`` holds.
+
+    That condition costs little, and is for all texts of a row at once.
+    """
+
+    defects: list[Defect]
+    broken_text: str | None = None
+    texts: list[Defect] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
+class RowCollector:
+    """Takes the ids of the rows for which ``condition`` holds, if there is one, that a scan comes by: ``row_ids``."""
+
+    condition: str | None
+    row_ids: array.array[int] = dataclasses.field(default_factory=lambda: array.array("q"))
+
+
+def add_functions(connection: sqlite3.Connection) -> None:
     """Give ``connection`` the functions that the conditions of this module call; and let it read what is no UTF-8 as well."""
     connection.text_factory = lenient
-    for function in (_is_mangled, _holds_nul, _is_no_utf8, _is_no_json):
+    for function in (_is_broken_text, _holds_nul, _is_no_utf8, _is_no_json):
         connection.create_function(function.__name__.lstrip("_"), 1, function)
 
 
-def unsearchable(texts: list[Defect]) -> tuple[list[Defect], list[Defect]]:
-    """Return what the routine fails at in event_search, and of mangled()'s ``texts`` what they are there.
+def search_defects(texts: list[Defect]) -> tuple[list[Defect], list[Defect]]:
+    """Return what the routine fails at in event_search, and of broken_text()'s ``texts`` what they are there.
 
     It looks for a NUL character only in the value, and in that without asking whether it is a text: handle_search_table() in
     synapse/_scripts/synapse_port_db.py.
@@ -76,7 +98,7 @@ def unsearchable(texts: list[Defect]) -> tuple[list[Defect], list[Defect]]:
     return [no_text], nul
 
 
-def exhausted(columns: dict[str, str], numbered: set[str]) -> list[Defect]:
+def exhausted_numbers(columns: dict[str, str], numbered: set[str]) -> list[Defect]:
     """Return that a number of the columns ``numbered`` is the last that there is: the routine sets a sequence to the next one."""
     words = "is the last number that there is, and Synapse's sequence needs the one after it"
     return [
@@ -85,22 +107,22 @@ def exhausted(columns: dict[str, str], numbered: set[str]) -> list[Defect]:
     ]
 
 
-def defects(columns: dict[str, str], target: dict[str, dict], required: set[str], boolean: set[str]) -> list[Defect]:
-    """Return what can be wrong with a value in a table, except that text can be mangled: see mangled().
+def defects(columns: dict[str, str], target: dict[str, TargetColumn], required: set[str], boolean: set[str]) -> list[Defect]:
+    """Return what can be wrong with a value in a table, except that text can be broken: see broken_text().
 
-    ``columns`` is ``{name on PostgreSQL: name on SQLite}``; ``target`` is PostgreSQL's ``{column: {type, length}}`` as
-    synapse_rules.ask() gives it. ``required`` are the columns that refuse NULL, ``boolean`` those that the routine knows as
-    boolean and turns into true or false, NULL into false (_convert_rows() in synapse/_scripts/synapse_port_db.py).
+    ``columns`` is ``{name on PostgreSQL: name on SQLite}``, ``target`` what they are on PostgreSQL. ``required`` are
+    the columns that refuse NULL, ``boolean`` those that the routine knows as boolean and turns into true or false, NULL into
+    false (_convert_rows() in synapse/_scripts/synapse_port_db.py).
     """
     found = []
-    for name, here in columns.items():
-        column, kind = identifier(here), target[name]["type"]
+    for name, sqlite_name in columns.items():
+        column, kind = identifier(sqlite_name), target[name].type
         if name in boolean:
-            found.append(Defect(here, f"{column} <> 0 AND {column} <> 1", "is neither 1 (true) nor 0 (false)"))
+            found.append(Defect(sqlite_name, f"{column} <> 0 AND {column} <> 1", "is neither 1 (true) nor 0 (false)"))
             continue
         if name in required:
-            found.append(Defect(here, f"{column} IS NULL", "is NULL, where PostgreSQL needs a value"))
-        found.extend(Defect(here, where, words) for where, words in _refused(column, kind, target[name]["length"]))
+            found.append(Defect(sqlite_name, f"{column} IS NULL", "is NULL, where PostgreSQL needs a value"))
+        found.extend(Defect(sqlite_name, where, words) for where, words in _refused(column, kind, target[name].length))
     return found
 
 
@@ -130,120 +152,68 @@ def _refused(column: str, kind: str, length: int | None) -> list[tuple[str, str]
     return []
 
 
-def mangled(columns: dict[str, str], target: dict[str, dict]) -> tuple[str | None, list[Defect]]:
+def broken_text(columns: dict[str, str], target: dict[str, TargetColumn]) -> tuple[str | None, list[Defect]]:
     """Return what can be wrong with text: one cheap condition for a whole row, and the defects it may stand for."""
-    texts = [here for name, here in columns.items() if _is_text(target[name]["type"])]
+    texts = [sqlite_name for name, sqlite_name in columns.items() if _is_text(target[name].type)]
     if not texts:
         return None, []
     # The comma keeps two halves of a character in neighbouring columns apart.
-    row = " || ',' || ".join(f"ifnull({identifier(here)}, '')" for here in texts)
+    row = " || ',' || ".join(f"ifnull({identifier(name)}, '')" for name in texts)
     found = []
-    for here in texts:
-        is_text, value = f"typeof({identifier(here)}) = 'text'", f"CAST({identifier(here)} AS BLOB)"
-        found.append(Defect(here, f"{is_text} AND is_no_utf8({value})", "is not UTF-8"))
-        found.append(Defect(here, f"{is_text} AND holds_nul({value})", "holds a NUL character", dropped=True))
-    return f"is_mangled(CAST({row} AS BLOB))", found
+    for name in texts:
+        is_text, value = f"typeof({identifier(name)}) = 'text'", f"CAST({identifier(name)} AS BLOB)"
+        found.append(Defect(name, f"{is_text} AND is_no_utf8({value})", "is not UTF-8"))
+        found.append(Defect(name, f"{is_text} AND holds_nul({value})", "holds a NUL character", dropped=True))
+    return f"is_broken_text(CAST({row} AS BLOB))", found
 
 
 def scan(
-    connection: sqlite3.Connection,
-    table: str,
-    wrong: list[Defect],
-    row: str | None,
-    texts: list[Defect],
-    large: str | None = None,
-    hear=None,
-    within: str = "1",
+    connection: sqlite3.Connection, table: str, checks: Checks, within: str = "1", collector: RowCollector | None = None
 ) -> list[Found]:
-    """Return which of the defects ``wrong``, and of ``texts`` where the condition ``row`` holds, ``table`` has, and where.
+    """Return which of the defects of ``checks`` the rows of ``table`` have, for which the condition ``within`` holds, and where.
 
-    Only rows for which ``within`` holds are looked at.
-
-    On the way ``hear`` is called with the id of each row for which the condition ``large`` holds.
+    On the way ``collector`` gets the ids of its rows.
     """
-    if large:
-        connection.create_function("heard", 1, hear)  # it returns nothing, so no row counts for it
-        large = f"CASE WHEN {large} THEN heard(rowid) END"
-    counts = _counts(connection, table, within, wrong, [row] if row else [], large)
-    found = list(zip(wrong, counts))
-    if row and counts[-1]:
-        found += zip(texts, _counts(connection, table, within, texts, []))
+    collecting = None
+    if collector and collector.condition:
+        # It returns nothing, so no row counts for it.
+        connection.create_function("collect_row", 1, collector.row_ids.append)
+        collecting = f"CASE WHEN {collector.condition} THEN collect_row(rowid) END"
+    conditions = [*(defect.where for defect in checks.defects), *([checks.broken_text] if checks.broken_text else [])]
+    counts = _counts(connection, table, within, conditions, collecting)
+    found = list(zip(checks.defects, counts))
+    if checks.broken_text and counts[-1]:
+        found += zip(checks.texts, _counts(connection, table, within, [defect.where for defect in checks.texts]))
     return [
-        Found(defect, count, rows_of(connection, table, f"({within}) AND ({defect.where})")) for defect, count in found if count
+        Found(defect, count, first_row_ids(connection, table, f"({within}) AND ({defect.where})"))
+        for defect, count in found
+        if count
     ]
 
 
 def _counts(
-    connection: sqlite3.Connection, table: str, within: str, wrong: list[Defect], more: list[str], looked_at: str | None = None
-) -> list[int]:
-    """Return how many rows meet the conditions of ``wrong``, and ``more``; ``looked_at`` is one that none meets."""
-    conditions = [f"({condition})" for condition in [*(defect.where for defect in wrong), *more]]
-    if not conditions and not looked_at:
-        return []
-    counts = ", ".join([*(f"count(CASE WHEN {condition} THEN 1 END)" for condition in conditions), "0"])
+    connection: sqlite3.Connection, table: str, within: str, conditions: list[str], collecting: str | None = None
+) -> tuple[int, ...]:
+    """Return how many rows meet each of ``conditions``; ``collecting`` is one that none meets."""
+    if not conditions and not collecting:
+        return ()
+    counts = ", ".join([*(f"count(CASE WHEN ({condition}) THEN 1 END)" for condition in conditions), "0"])
     # A sound row fails every condition and is not counted at all.
-    where = " OR ".join(([looked_at] if looked_at else []) + conditions)
+    where = " OR ".join([*([collecting] if collecting else []), *(f"({condition})" for condition in conditions)])
     return connection.execute(f"SELECT {counts} FROM {identifier(table)} WHERE ({within}) AND ({where})").fetchone()[:-1]
 
 
-def rows_of(connection: sqlite3.Connection, table: str, where: str) -> list:
+def first_row_ids(connection: sqlite3.Connection, table: str, where: str) -> list[int]:
     """Return the first NAMED row ids of ``table`` (which may go by the alias ``child``) for which ``where`` holds."""
     query = f"SELECT child.rowid FROM {identifier(table)} AS child WHERE {where} LIMIT {NAMED}"
     return [row[0] for row in connection.execute(query)]
-
-
-def condition(connection: sqlite3.Connection, index: str) -> str:
-    """Return the condition of the partial ``index`` of SQLite's as PostgreSQL writes simple ones: in parentheses."""
-    made = connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (index,)).fetchone()[0]
-    found = " ".join(re.split(r"\bWHERE\b", made, maxsplit=1, flags=re.IGNORECASE)[-1].split())
-    return found if found.startswith("(") else f"({found})"
-
-
-def orphans(key: dict, parent_dropped: list[str], here: dict, there: dict | None) -> str:
-    """Return a condition that is true of a row of a child, under the alias ``child``, whose parent is missing on PostgreSQL.
-
-    ``key`` is a foreign key as of synapse_rules.ask(); ``here`` and ``there`` map the names of the columns of child and parent on
-    PostgreSQL to SQLite's, ``there`` None for a parent that is not carried over. ``parent_dropped`` are conditions on the
-    parent's columns under which the routine leaves a row of it out. A key that is NULL in part refers to nothing.
-    """
-    names = [identifier(here[column]) for column in key["columns"]]
-    given = " AND ".join(f"child.{name} IS NOT NULL" for name in names)
-    if there is None:
-        return given
-    same = [f"parent.{identifier(there[column])} = child.{name}" for column, name in zip(key["parent_columns"], names)]
-    same += [f"NOT ifnull({condition}, 0)" for condition in parent_dropped]
-    return f"{given} AND NOT EXISTS (SELECT 1 FROM {identifier(key['parent'])} AS parent WHERE {' AND '.join(same)})"
-
-
-def too_early(key: dict, here: dict) -> str:
-    """Return a condition that is true of a row, under the alias ``child``, that the routine sends before the row it refers to.
-
-    ``key`` is a foreign key of a table to itself. Rows are inserted one by one, from row id 1 upwards, and PostgreSQL looks
-    after each (refresh_tokens has such a key, and an older token refers to the newer one).
-    """
-    names = list(zip(key["columns"], key["parent_columns"]))
-    same = " AND ".join(f"parent.{identifier(here[theirs])} = child.{identifier(here[ours])}" for ours, theirs in names)
-    return f"EXISTS (SELECT 1 FROM {identifier(key['table'])} AS parent WHERE {same} AND parent.rowid > child.rowid)"
-
-
-def duplicates(connection: sqlite3.Connection, table: str, columns: list[str], where: str | None) -> tuple[int, list]:
-    """Return how many rows share ``columns`` with an earlier one, where the condition ``where`` holds, and the first row ids."""
-    names = ", ".join(identifier(column) for column in columns)
-    given = " AND ".join([f"{identifier(column)} IS NOT NULL" for column in columns] + ([where] if where else []))
-    query = f"SELECT count(*), max(rowid) FROM {identifier(table)} WHERE {given} GROUP BY {names} HAVING count(*) > 1"
-    count, rows = 0, []
-    for many, row in connection.execute(query):
-        count += many - 1
-        if len(rows) < NAMED:
-            rows.append(row)
-    return count, rows
 
 
 def _is_text(kind: str) -> bool:
     return kind == "text" or kind.startswith("character")
 
 
-def _is_mangled(value: bytes | None) -> bool:
+def _is_broken_text(value: bytes | None) -> bool:
     return _holds_nul(value) or _is_no_utf8(value)
 
 

@@ -293,20 +293,18 @@ def ask_with_target(python: list[str], config: PortConfig | None, folder: str | 
     The section goes by a file in a folder of mode 0700 within ``folder``, which must have the same path where ``python`` runs.
     Raises Refusal as ask() does.
     """
-    found = ask_json(python, config, folder)
+    found = _ask_with_section(python, config.section, folder) if config else _answer([*python, "-c", _PROGRAM, "", ""])
     target = found.get("target")
     return Answer(Rules.from_json(found), TargetSchema.from_json(target) if target else None, found.get("refused"))
 
 
-def ask_json(python: list[str], config: PortConfig | None, folder: str | None = None) -> dict:
-    """Return what ask_with_target() is told."""
-    if config is None:
-        return _answer([*python, "-c", _PROGRAM, "", ""])
+def _ask_with_section(python: list[str], section: dict, folder: str | None) -> dict:
+    """Return what the program says that is given ``section``, in a folder of its own within ``folder``."""
     private = tempfile.mkdtemp(prefix=".ask-", dir=folder)
     try:
         path = os.path.join(private, "database.json")
         with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as stream:
-            json.dump(config.section, stream, default=str)
+            json.dump(section, stream, default=str)
         return _answer([*python, "-c", _PROGRAM, path, ""])
     finally:
         shutil.rmtree(private, ignore_errors=True)
