@@ -55,7 +55,7 @@ def inspect(params: dict) -> dict:
     with report.catching_refusals():
         # A container sees the folder that the copy will be in; elsewhere any will do.
         folder = preflight_room.existing_folder(params["folder"]) if params["command"] else None
-        synapse = synapse_rules.ask_with_target(synapse_rules.python_words(params), target and target.config, folder)
+        synapse = synapse_rules.ask_with_target(synapse_rules.python_words(params), target.config if target else None, folder)
     if held and synapse:
         _report_versions(report, path, held.schema_version, synapse)
         if synapse.target is None:
@@ -64,7 +64,7 @@ def inspect(params: dict) -> dict:
             # A row that refers to a later one of its own table goes over with it by the engine copy, and alone by the routine.
             row_by_row = params["engine"] == "synapse" or not copy_engine.knows(synapse.rules)
             _report_tables(report, source, synapse, config.keywords, row_by_row)
-    sizes = preflight_room.report_room(report, path, params["folder"], params["space"], target and target.max_wal_size)
+    sizes = preflight_room.report_room(report, path, params["folder"], params["space"], target.max_wal_size if target else None)
     return {
         "problems": report.problems,
         "notes": report.notes,

@@ -54,7 +54,8 @@ def duplicates(connection: sqlite3.Connection, table: str, columns: list[str], w
     names = ", ".join(identifier(column) for column in columns)
     given = " AND ".join([f"{identifier(column)} IS NOT NULL" for column in columns] + ([where] if where else []))
     query = f"SELECT count(*), max(rowid) FROM {identifier(table)} WHERE {given} GROUP BY {names} HAVING count(*) > 1"
-    count, row_ids = 0, []
+    count = 0
+    row_ids: list[int] = []
     for many, row_id in connection.execute(query):
         count += many - 1
         if len(row_ids) < NAMED:

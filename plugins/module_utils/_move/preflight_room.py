@@ -34,27 +34,21 @@ def report_room(report: Report, path: str, folder: str, space: dict | None, max_
     existing = existing_folder(folder)
     status = os.statvfs(existing)
     size = os.path.getsize(path) + file.log_size(path) if os.path.isfile(path) else 0
-    sizes = {
-        "sqlite": size,
-        "expected_postgres": 2 * size,
-        "wal": max_wal_size,
-        "snapshot": size + size // 10,
-        "free": status.f_bavail * status.f_frsize + snapshot.unfinished_bytes(os.path.join(glob.escape(folder), "*")),
-    }
-    if sizes["free"] < sizes["snapshot"]:
+    needed, expected = size + size // 10, 2 * size
+    free = status.f_bavail * status.f_frsize + snapshot.unfinished_bytes(os.path.join(glob.escape(folder), "*"))
+    if free < needed:
         report.problem(
-            f"The copy needs {sizes['snapshot'] >> 20} MiB, and the file system of {existing} has "
-            f"{sizes['free'] >> 20} MiB left.",
+            f"The copy needs {needed >> 20} MiB, and the file system of {existing} has {free >> 20} MiB left.",
             "Make room there, or keep the copy on another file system (in the role synapse_port: synapse_port_folder).",
         )
     if space:
-        _report_disks(report, space, sizes["expected_postgres"])
+        _report_disks(report, space, expected)
     else:
         report.note(
-            f"Nobody could look at the disk of PostgreSQL's host: up to {sizes['expected_postgres'] >> 20} MiB may be needed.",
+            f"Nobody could look at the disk of PostgreSQL's host: up to {expected >> 20} MiB may be needed.",
             "See that there is room for that, and for the write-ahead log.",
         )
-    return sizes
+    return {"sqlite": size, "expected_postgres": expected, "wal": max_wal_size, "snapshot": needed, "free": free}
 
 
 def _report_disks(report: Report, space: dict, size: int) -> None:

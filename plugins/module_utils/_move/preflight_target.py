@@ -19,7 +19,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move i
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move.port_config import PortConfig
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move.preflight_report import Report
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite.source import Source
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor, only_row
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._words import identifier
 
 
@@ -48,7 +48,7 @@ def report_target(report: Report, source: Source | None, config: PortConfig) -> 
         keywords, True, "synapse_port_info", _connection.MOVED
     ) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT pg_is_in_recovery(), pg_size_bytes(current_setting('max_wal_size'))")
-        is_standby, max_wal_size = cursor.fetchone()
+        is_standby, max_wal_size = only_row(cursor)
         state = TargetState(max_wal_size)
         connection.set_session(readonly=True)
         _report_defaults(report, cursor, _connection.place(keywords), is_standby)
@@ -107,16 +107,16 @@ def _report_sessions(report: Report, cursor: Cursor, pool: int) -> None:
 
 def report_database(report: Report, cursor: Cursor, name: str, allow_unsafe_locale: bool) -> None:
     """Report what Synapse or the routine cannot work with in the connected database ``name``."""
-    facts = database.find(cursor, name)
     with report.catching_refusals():
         for warning in database.require_fit(cursor, allow_unsafe_locale):
             report.note(warning, "Nothing is to be done before the move.")
     cursor.execute(
         "SELECT current_user, has_database_privilege(current_database(), 'CREATE'), to_regnamespace('public') IS NOT NULL,"
         " coalesce(has_schema_privilege(to_regnamespace('public'), 'CREATE'), false),"
-        " has_database_privilege(current_database(), 'TEMPORARY')"
+        " has_database_privilege(current_database(), 'TEMPORARY'),"
+        " (SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database())"
     )
-    role, in_database, has_schema, in_schema, temporary = cursor.fetchone()
+    role, in_database, has_schema, in_schema, temporary, owner = only_row(cursor)
     quoted = identifier(role)
     if not temporary:
         report.problem(
@@ -125,7 +125,7 @@ def report_database(report: Report, cursor: Cursor, name: str, allow_unsafe_loca
         )
     if not in_database:
         report.problem(
-            f"The role {role} may not create anything in the database {name}, which belongs to {facts['owner']}.",
+            f"The role {role} may not create anything in the database {name}, which belongs to {owner}.",
             f"Give it to Synapse's role by `ALTER DATABASE {identifier(name)} OWNER TO {quoted}`, or by the module "
             "postgres_database.",
         )
