@@ -17,7 +17,13 @@ import os
 import re
 import time
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings import host_memory, parameters, tuning
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings import (
+    conf_syntax,
+    host_memory,
+    memory_budget,
+    owned_file,
+    quantities,
+)
 
 # At most this part of the memory may be in the pool, where nothing but huge pages can be made of it.
 MOST_OF_MEMORY = 0.75
@@ -93,11 +99,11 @@ class Kernel:
 
     def page_size(self) -> int:
         """Return the default size of a huge page in bytes, 0 when this kernel has none."""
-        return host_memory.numbers(self.root).get("Hugepagesize", 0) * tuning.KB
+        return host_memory.numbers(self.root).get("Hugepagesize", 0) * quantities.KB
 
     def pool(self, page_size: int = 0) -> Pool | None:
         """Return the Pool of pages of ``page_size`` bytes, 0 for the default size; None when this kernel has none."""
-        size = (page_size or self.page_size()) // tuning.KB
+        size = (page_size or self.page_size()) // quantities.KB
         folder = os.path.join(self.root, f"sys/kernel/mm/hugepages/hugepages-{size}kB")
         texts = [
             host_memory.text_of(os.path.join(folder, f"{name}_hugepages")).strip() for name in ("nr", "surplus", "free", "resv")
@@ -105,7 +111,7 @@ class Kernel:
         if not all(text.isdigit() for text in texts):
             return None
         total, surplus, free, promised = map(int, texts)
-        return Pool(size * tuning.KB, total - surplus, surplus, free, promised)
+        return Pool(size * quantities.KB, total - surplus, surplus, free, promised)
 
     def resize(self, total: int) -> None:
         """Ask for a pool of ``total`` pages; the kernel gives what it can, and takes none from who uses them."""
@@ -155,8 +161,8 @@ def held(root: str, process: int, page_size: int) -> int:
         for line in stream:
             name, _colon, value = line.partition(":")
             if name == "Size":
-                size = int(value.split()[0]) * tuning.KB
-            elif name == "KernelPageSize" and int(value.split()[0]) * tuning.KB == page_size:
+                size = int(value.split()[0]) * quantities.KB
+            elif name == "KernelPageSize" and int(value.split()[0]) * quantities.KB == page_size:
                 pages += size // page_size
     return pages
 
@@ -170,7 +176,7 @@ def read(text: str) -> Kept | None:
 
 def render(kept: Kept) -> str:
     """Return our file."""
-    lines = [parameters.HEADER, f"# The kernel's pool of huge pages; PostgreSQL's shared memory is in {_all(kept)} of them."]
+    lines = [conf_syntax.HEADER, f"# The kernel's pool of huge pages; PostgreSQL's shared memory is in {_all(kept)} of them."]
     for path, part in sorted(kept.parts.items()):
         lines.append(f"# {part.pages} of them for the server in {path}, {part.added} of those added to the pool.")
     return "\n".join([*lines, f"vm.nr_hugepages = {kept.total}", ""])
@@ -181,12 +187,12 @@ def at_boot(root: str, path: str) -> Boot:
     files: dict[str, str] = {}
     for folder in (os.path.join(root, folder) for folder in _SYSCTL_FOLDERS):
         # Our file has its place among the others before it is written, too.
-        ours = [os.path.basename(path)] if parameters.same_file(folder, os.path.dirname(path)) else []
+        ours = [os.path.basename(path)] if owned_file.same_file(folder, os.path.dirname(path)) else []
         for name in (name for name in _names(folder) + ours if name.endswith(".conf")):
             files.setdefault(name, os.path.join(folder, name))
     total, place, passed = _command_line(root), "", False
     for name in sorted(files):
-        if parameters.same_file(files[name], path):
+        if owned_file.same_file(files[name], path):
             passed = True
             continue
         found = _LINE.findall(host_memory.text_of(files[name]))
@@ -221,7 +227,7 @@ def aim(pool: Pool, kept: Kept | None, server: str, needed: int, ours: int, boot
 def affordable(root: str, pool: Pool, total: int) -> tuple[str, str]:
     """Return why the memory does not allow a pool of ``total`` pages, and why not now, before a boot; each empty if it does."""
     found = host_memory.numbers(root)
-    memory, available = found.get("MemTotal", 0) * tuning.KB, found.get("MemAvailable", 0) * tuning.KB
+    memory, available = found.get("MemTotal", 0) * quantities.KB, found.get("MemAvailable", 0) * quantities.KB
     if total <= pool.total:
         return "", ""
     size = total * pool.page_size
@@ -230,7 +236,7 @@ def affordable(root: str, pool: Pool, total: int) -> tuple[str, str]:
             f"The pool of huge pages would take {_megabytes(size)} of the host's {_megabytes(memory)}, more than "
             f"{MOST_OF_MEMORY:.0%}: lower shared_buffers."
         ), ""
-    floor = min(max(int(memory * tuning.SYSTEM_SHARE), tuning.SYSTEM_LEAST), tuning.SYSTEM_MOST)
+    floor = min(max(int(memory * memory_budget.SYSTEM_SHARE), memory_budget.SYSTEM_LEAST), memory_budget.SYSTEM_MOST)
     more = (total - pool.total) * pool.page_size
     if more > available - floor:
         return "", (
@@ -242,7 +248,7 @@ def affordable(root: str, pool: Pool, total: int) -> tuple[str, str]:
 
 def limit(root: str, process: int, page_size: int) -> int | None:
     """Return how many huge pages the control group of ``process`` lets it have, None for no limit (cgroup-v2, HugeTLB)."""
-    name = f"hugetlb.{tuning.size(page_size).upper()}"
+    name = f"hugetlb.{quantities.size(page_size).upper()}"
     kinds = ("", "rsvd.")
     names, split_names = (tuple(f"{name}.{kind}{end}" for kind in kinds) for end in ("max", "limit_in_bytes"))
     found = host_memory.limits(root, str(process), "hugetlb", names, split_names)
@@ -308,4 +314,4 @@ def _names(folder: str) -> list[str]:
 
 
 def _megabytes(size: int) -> str:
-    return f"{size // tuning.MB} MB"
+    return f"{size // quantities.MB} MB"

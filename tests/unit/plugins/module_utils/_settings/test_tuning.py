@@ -8,7 +8,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings import tuning
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings import (
+    budget_bar,
+    memory_budget,
+    tuned_host,
+    tuning,
+)
 
 MB, GB, TB = 1024**2, 1024**3, 1024**4
 
@@ -199,13 +204,13 @@ HOSTS = [
 ]
 
 hosts = st.builds(
-    tuning.Host,
+    tuned_host.Host,
     memory=st.integers(512 * MB, TB),
     share=st.floats(0.05, 1.0),
     limit=st.one_of(st.none(), st.integers(128 * MB, TB)),
     connections=st.integers(1, 2000),
     cpus=st.integers(1, 256),
-    storage=st.sampled_from(sorted(tuning.STORAGE)),
+    storage=st.sampled_from(sorted(tuned_host.STORAGE)),
     synapse_on_host=st.booleans(),
     synapse_processes=st.integers(1, 20),
     server_version=st.integers(14, 18),
@@ -213,13 +218,13 @@ hosts = st.builds(
 
 
 def values(**host):
-    return {name: setting.value for name, setting in tuning.settings(tuning.Host(**host)).items()}
+    return {name: setting.value for name, setting in tuning.settings(tuned_host.Host(**host)).items()}
 
 
 def divided(host, own=None):
     """Return the Budget of ``host``; a host that is refused is none of the test's."""
     try:
-        return tuning.divide(host, own)
+        return memory_budget.divide(host, own)
     except Refusal:
         assume(False)
 
@@ -278,13 +283,13 @@ def test_the_worst_case_stays_within_90_percent_of_the_budget(host):
     assert worst == budget.envelope <= 0.9 * budget.budget
     assert budget.budget + budget.system + budget.synapse <= budget.available <= host.memory * host.share
     assert host.limit is None or budget.budget <= host.limit
-    assert not tuning.excess(budget, {})
+    assert not memory_budget.excess(budget, {})
 
 
 @given(hosts, st.integers(0, TB), st.sampled_from([{}, {"autovacuum_work_mem": -1}, {"hash_mem_multiplier": 4}]))
 def test_more_memory_never_means_less_of_anything(host, more, own):
     budget = divided(host, own)
-    larger = tuning.divide(tuning.Host(**{**host.__dict__, "memory": host.memory + more}), own)
+    larger = memory_budget.divide(tuned_host.Host(**{**host.__dict__, "memory": host.memory + more}), own)
     for name in ("shared_buffers", "wal_buffers", "maintenance_work_mem", "autovacuum_work_mem", "work_mem", "budget"):
         assert getattr(budget, name) <= getattr(larger, name), name
     assert 0.2 * budget.budget <= budget.shared_buffers <= 0.4 * budget.budget
@@ -292,7 +297,7 @@ def test_more_memory_never_means_less_of_anything(host, more, own):
 
 @given(hosts)
 def test_the_bar_shows_the_whole_memory(host):
-    lines = tuning.drawn(divided(host))
+    lines = budget_bar.lines(divided(host))
     shown = sum(int(re.search(r"(\d+) MB$", line)[1]) for line in lines[3:])
     assert host.memory // MB - len(lines) <= shown <= host.memory // MB
     assert 60 <= len(lines[2]) <= 63
@@ -300,7 +305,7 @@ def test_the_bar_shows_the_whole_memory(host):
 
 
 def test_the_bar_is_for_reading():
-    assert tuning.drawn(tuning.divide(tuning.Host(memory=4 * GB, cpus=2, synapse_on_host=True))) == [
+    assert budget_bar.lines(memory_budget.divide(tuned_host.Host(memory=4 * GB, cpus=2, synapse_on_host=True))) == [
         "Memory 4096 MB, PostgreSQL's budget 2048 MB,",
         "of which it takes 1842 MB in the worst case, 89 %:",
         "[ssssssSSSSSSSSSSSSSSSSSSSSSSSSBBBBBBBBmmvvqqqqqqqqqqqqqqp...]",
@@ -315,7 +320,7 @@ def test_the_bar_is_for_reading():
     ]
 
 
-FOUR = tuning.Host(memory=4 * GB, cpus=2)
+FOUR = tuned_host.Host(memory=4 * GB, cpus=2)
 
 
 @pytest.mark.parametrize(
@@ -361,15 +366,15 @@ def test_ones_own_values_say_what_they_stand_for():
 @given(hosts, st.integers(64, 1 << 20), st.integers(16, 1 << 20))
 def test_ones_own_values_are_never_counted_short(host, work_mem, buffers):
     own = {"work_mem": f"{work_mem}kB", "shared_buffers": buffers}
-    budget = tuning.divide(host, own) if divided(host) else None
+    budget = memory_budget.divide(host, own) if divided(host) else None
     worst = buffers * 8192 + (host.connections + min(host.cpus, 8)) * (2 if host.server_version == 14 else 3) * work_mem * 1024
     assert worst < budget.envelope
-    assert bool(tuning.excess(budget, own)) == (budget.envelope > budget.limit)
+    assert bool(memory_budget.excess(budget, own)) == (budget.envelope > budget.limit)
 
 
 def test_a_worst_case_of_ones_own_that_does_not_fit_is_said():
     own = {"work_mem": "64MB"}
-    words = tuning.excess(tuning.divide(FOUR, own), own)
+    words = memory_budget.excess(memory_budget.divide(FOUR, own), own)
     # 912 + 16 + 230 + 345 + 66 x 64 + 75 = 5802
     assert words.startswith(
         "With your own work_mem PostgreSQL can take 5802 MB in the worst case, which is 157 % of its budget of 3686 MB"
@@ -391,12 +396,12 @@ def test_a_worst_case_of_ones_own_that_does_not_fit_is_said():
 )
 def test_ones_own_values_that_make_no_sense_are_refused(own, words):
     with pytest.raises(Refusal, match=words):
-        tuning.divide(FOUR, own)
+        memory_budget.divide(FOUR, own)
 
 
 @given(st.integers(512 * MB, TB), st.integers(1, 1024), st.integers(14, 18), st.booleans())
 def test_every_host_from_512_mb_to_1_tb_has_settings_for_synapses_default_pool(memory, cpus, version, synapse):
-    found = tuning.settings(tuning.Host(memory=memory, cpus=cpus, server_version=version, synapse_on_host=synapse))
+    found = tuning.settings(tuned_host.Host(memory=memory, cpus=cpus, server_version=version, synapse_on_host=synapse))
     for setting in found.values():
         assert setting.context in ("reload", "restart") and setting.source.startswith("manual, ")
         assert len(setting.comment.splitlines()) == 2 and setting.comment.startswith(setting.reason)
@@ -426,9 +431,4 @@ def test_every_host_from_512_mb_to_1_tb_has_settings_for_synapses_default_pool(m
 )
 def test_what_makes_no_sense_is_refused(host, words):
     with pytest.raises(Refusal, match=words):
-        tuning.settings(tuning.Host(**{"memory": 4 * GB, **host}))
-
-
-@pytest.mark.parametrize(("count", "text"), [(64 * 1024, "64kB"), (1536 * MB, "1536MB"), (2 * GB, "2GB"), (256 * MB, "256MB")])
-def test_size(count, text):
-    assert tuning.size(count) == text
+        tuning.settings(tuned_host.Host(**{"memory": 4 * GB, **host}))
