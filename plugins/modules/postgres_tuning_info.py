@@ -217,7 +217,7 @@ def main() -> None:
         host = tuned_host.Host(**params)
         found, budget = tuning.settings(host, own), memory_budget.divide(host, own)
     known = {name: setting for name, setting in found.items() if setting.context}
-    excess = memory_budget.excess(budget, own)
+    excess = memory_budget.excess_warning(budget, own)
     if excess:
         module.warn(excess)
     module.exit_json(

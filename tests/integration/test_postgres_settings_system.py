@@ -213,8 +213,8 @@ def test_every_text_is_stored_as_it_is_meant(cluster, apply):
             if row.vartype != "string" or row.context == "internal":
                 continue
             with contextlib.suppress(psycopg2.Error):
-                cursor.execute(f"ALTER SYSTEM SET {row['name']} = 'iso, dmy'")
-                quoted.update(row.name for line in auto(cluster) if line == f"{row['name']} = '\"iso, dmy\"'")
+                cursor.execute(f"ALTER SYSTEM SET {row.name} = 'iso, dmy'")
+                quoted.update(row.name for line in auto(cluster) if line == f"{row.name} = '\"iso, dmy\"'")
         try:
             for name in sorted(quoted):
                 cursor.execute(alter_system._statement(name, 'one, "Two, 2" ,three'))

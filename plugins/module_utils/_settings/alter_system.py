@@ -263,7 +263,7 @@ def _unloaded(cursor: Cursor, rights: Rights, view: View, requests: dict[str, st
         "SELECT (pg_catalog.pg_stat_file(%s, true)).modification >= date_trunc('second', pg_catalog.pg_conf_load_time())",
         (role_view.AUTO_CONF,),
     )
-    return bool(cursor.fetchone()[0]) and any(_is_unloaded(view, name) for name in requests)
+    return bool(cursor.fetchall()[0][0]) and any(_is_unloaded(view, name) for name in requests)
 
 
 def _is_unloaded(view: View, name: str) -> bool:

@@ -10,6 +10,7 @@ import collections
 import dataclasses
 import os
 import re
+from typing import Any
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings import owned_file, secrecy
@@ -76,7 +77,8 @@ def read_with_messages(cursor: Cursor) -> list[Line]:
     the level debug3. The connection autocommits.
     """
     connection = cursor.connection
-    kept, connection.notices = connection.notices, collections.deque()
+    unlimited: Any = collections.deque()
+    kept, connection.notices = connection.notices, unlimited
     cursor.execute("SET lc_messages = 'C'; SET client_min_messages = debug3")
     try:
         lines = read(cursor)
@@ -90,7 +92,7 @@ def read_with_messages(cursor: Cursor) -> list[Line]:
 def require_superuser(cursor: Cursor) -> None:
     """Raise Refusal unless we are a superuser, whom alone the server tells of its files and lets reload them."""
     cursor.execute("SELECT rolsuper, rolname FROM pg_catalog.pg_roles WHERE rolname = current_user")
-    superuser, name = cursor.fetchone()
+    ((superuser, name),) = cursor.fetchall()
     if not superuser:
         raise Refusal(
             f"The role {name!r} is no superuser and may not see which files the server reads (pg_file_settings).",

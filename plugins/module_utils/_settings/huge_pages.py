@@ -67,6 +67,15 @@ class Part:
 
 
 @dataclasses.dataclass(frozen=True)
+class Need:
+    """What the ``server``, told by its data directory, will need after its next start: ``pages``; it has ``held`` ones now."""
+
+    server: str
+    pages: int
+    held: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Kept:
     """What our file says: the pool's ``total`` after a boot, and the servers' ``parts`` by their data directory."""
 
@@ -113,6 +122,11 @@ class Kernel:
         total, surplus, free, promised = map(int, texts)
         return Pool(size * quantities.KB, total - surplus, surplus, free, promised)
 
+    def total(self) -> int:
+        """Return how many pages of the default size the pool has for good."""
+        pool = self.pool()
+        return pool.total if pool else 0
+
     def resize(self, total: int) -> None:
         """Ask for a pool of ``total`` pages; the kernel gives what it can, and takes none from who uses them."""
         with open(self.switch, "w", encoding="ascii") as stream:
@@ -132,7 +146,7 @@ def reserve(kernel: Kernel, total: int) -> int:
 
     When that is less, the pool is again as it was: a part of the pages would be of use to nobody.
     """
-    before = kernel.pool().total
+    before = kernel.total()
     most = before
     try:
         for attempt in range(ATTEMPTS):
@@ -140,7 +154,7 @@ def reserve(kernel: Kernel, total: int) -> int:
                 kernel.compact()
                 time.sleep(PAUSE_SECONDS)
             kernel.resize(total)
-            most = max(most, kernel.pool().total)
+            most = max(most, kernel.total())
             if most >= total:
                 return most
     except BaseException:
@@ -187,8 +201,8 @@ def at_boot(root: str, path: str) -> Boot:
     files: dict[str, str] = {}
     for folder in (os.path.join(root, folder) for folder in _SYSCTL_FOLDERS):
         # Our file has its place among the others before it is written, too.
-        ours = [os.path.basename(path)] if owned_file.same_file(folder, os.path.dirname(path)) else []
-        for name in (name for name in _names(folder) + ours if name.endswith(".conf")):
+        own = [os.path.basename(path)] if owned_file.same_file(folder, os.path.dirname(path)) else []
+        for name in (name for name in _names(folder) + own if name.endswith(".conf")):
             files.setdefault(name, os.path.join(folder, name))
     total, place, passed = _command_line(root), "", False
     for name in sorted(files):
@@ -201,27 +215,26 @@ def at_boot(root: str, path: str) -> Boot:
     return Boot(total, place)
 
 
-def aim(pool: Pool, kept: Kept | None, server: str, needed: int, ours: int, boot: Boot) -> Aim:
-    """Return what the pool and our file are to be, for ``server`` (its data directory) to find ``needed`` pages.
+def aim(pool: Pool, kept: Kept | None, need: Need, boot: Boot) -> Aim:
+    """Return what the pool and our file are to be, for a server to find the pages that it will ``need``.
 
-    ``ours`` are the pages that the server holds now. What others use, or could use without us, stays for them. Asked again
-    with the same ``needed``, before the server's restart or after it, this gives the same.
+    What others use, or could use without us, stays for them. Asked again for the same pages, before the server's restart or
+    after it, this gives the same.
     """
-    part = kept.parts.get(server) if kept else None
-    if not needed:
-        return _without(pool, kept, server, ours)
-    if part is None:
-        return _first(pool, kept, server, needed, ours, boot)
-    others = pool.used - ours
+    if not need.pages:
+        return _without(pool, kept, need)
+    if kept is None or need.server not in kept.parts:
+        return _first(pool, kept, need, boot)
+    part, others = kept.parts[need.server], pool.used - need.held
 
     def grown(total: int) -> int:
         """Return ``total`` with what the server needs now in place of what it had; never fewer than there were without it."""
-        return max(max(total - part.pages, others) + needed, total - part.added)
+        return max(max(total - part.pages, others) + need.pages, total - part.added)
 
     lasting = grown(kept.total)
     # What somebody has put into the pool beside our file stays in it; what was not to be had yet is tried again.
     now = grown(max(pool.total, kept.total))
-    return Aim(now, _with(kept, server, Part(needed, lasting - (kept.total - part.added)), lasting))
+    return Aim(now, _with(kept, need.server, Part(need.pages, lasting - (kept.total - part.added)), lasting))
 
 
 def affordable(root: str, pool: Pool, total: int) -> tuple[str, str]:
@@ -262,24 +275,23 @@ def may_share(root: str, process: int) -> bool:
     return host_memory.text_of(os.path.join(root, "proc/sys/vm/hugetlb_shm_group")).strip() in groups
 
 
-def _first(pool: Pool, kept: Kept | None, server: str, needed: int, ours: int, boot: Boot) -> Aim:
+def _first(pool: Pool, kept: Kept | None, need: Need, boot: Boot) -> Aim:
     """Return the Aim for a server that has no part of the file yet; pages that an administrator reserved may do for it."""
-    others = max(pool.used - ours, _all(kept) if kept else 0)
-    there = max(pool.total, kept.total if kept else 0)
-    total = there if there >= others + needed else max(there - ours, others) + needed
+    others = max(pool.used - need.held, _all(kept) if kept else 0)
+    reserved = max(pool.total, kept.total if kept else 0)
+    total = reserved if reserved >= others + need.pages else max(reserved - need.held, others) + need.pages
     if kept is None and boot.total >= total:
         return Aim(total, None)
-    return Aim(total, _with(kept, server, Part(needed, total - there), total))
+    return Aim(total, _with(kept, need.server, Part(need.pages, total - reserved), total))
 
 
-def _without(pool: Pool, kept: Kept | None, server: str, ours: int) -> Aim:
+def _without(pool: Pool, kept: Kept | None, need: Need) -> Aim:
     """Return the Aim for a server that needs none: what was added for it is taken from the pool, but nothing that others use."""
-    part = kept.parts.get(server) if kept else None
-    if part is None:
+    if kept is None or need.server not in kept.parts:
         return Aim(pool.total, kept)
-    total = kept.total - part.added
-    rest = {path: other for path, other in kept.parts.items() if path != server}
-    now = max(total + max(pool.total - kept.total, 0), pool.used - ours)
+    total = kept.total - kept.parts[need.server].added
+    rest = {path: other for path, other in kept.parts.items() if path != need.server}
+    now = max(total + max(pool.total - kept.total, 0), pool.used - need.held)
     return Aim(min(pool.total, now), Kept(total, rest) if rest else None)
 
 
@@ -299,7 +311,8 @@ def _command_line(root: str) -> int:
         r"(?:^|\s)(hugepagesz|hugepages)=(\w+)", host_memory.text_of(os.path.join(root, "proc/cmdline"))
     ):
         if name == "hugepagesz":
-            number, unit = re.fullmatch(r"(\d*)(\w*)", value).groups()
+            unit = value.lstrip("0123456789")
+            number = value[: len(value) - len(unit)]
             size = int(number or 0) * {"K": 1, "M": 1024, "G": 1024**2}.get(unit.upper(), 0)
         elif size == default and value.isdigit():
             total = int(value)

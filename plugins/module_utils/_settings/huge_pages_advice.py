@@ -10,6 +10,7 @@ import dataclasses
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings import huge_pages, huge_pages_demand
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings.huge_pages import Aim, Pool
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings.huge_pages_demand import Demand, Server
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings.quantities import KB, size
 
@@ -23,7 +24,7 @@ class State:
 
     server: Server | None
     demand: Demand
-    pool: huge_pages.Pool | None
+    pool: Pool | None
     held: int
     in_use: bool
     as_it_runs: bool
@@ -48,7 +49,7 @@ class State:
     def others(self) -> int:
         return self.pool.used - self.held if self.pool else 0
 
-    def obtainable(self, pool: huge_pages.Pool | None) -> int:
+    def obtainable(self, pool: Pool | None) -> int:
         """Return how many of the needed pages the server would find in the ``pool`` if it started again."""
         return max(min(self.needed, pool.total + pool.surplus - self.others), 0) if pool else 0
 
@@ -56,7 +57,7 @@ class State:
 def problem(state: State, root: str) -> list[str]:
     """Return why this server cannot have its huge pages from us whatever the pool holds, as sentences; none when it can."""
     server, demand, pool = state.server, state.demand, state.pool
-    if not demand.wanted:
+    if server is None or not demand.wanted:
         return []
     if server.version < huge_pages_demand.COUNTING:
         found = f"PostgreSQL {server.version // 10000} does not tell how many huge pages it needs; 15 and newer do."
@@ -78,7 +79,7 @@ def problem(state: State, root: str) -> list[str]:
             "them reserved at boot by the kernel's options hugepagesz and hugepages."
         )
     else:
-        return _limited(state, root)
+        return _limited(state.needed, server, pool, root)
     return [found, *meanwhile(state)]
 
 
@@ -89,14 +90,14 @@ def unseen(state: State, refusal: Refusal) -> list[str]:
     return [refusal.found, refusal.remedy, *(meanwhile(state) if state.demand.wanted else [])] if concerned else []
 
 
-def _limited(state: State, root: str) -> list[str]:
+def _limited(needed: int, server: Server, pool: Pool, root: str) -> list[str]:
     """Return a sentence on a limit of the server's control group: beyond it, huge pages that are there end the server."""
-    limit = huge_pages.limit(root, state.server.process, state.pool.page_size)
-    if limit is None or limit >= state.needed:
+    limit = huge_pages.limit(root, server.process, pool.page_size)
+    if limit is None or limit >= needed:
         return []
-    name = f"hugetlb.{size(state.pool.page_size).upper()}"
+    name = f"hugetlb.{size(pool.page_size).upper()}"
     return [
-        f"The server's control group lets it have {limit} huge pages of the {state.needed} that it needs, and the kernel ends "
+        f"The server's control group lets it have {limit} huge pages of the {needed} that it needs, and the kernel ends "
         f"a process that touches one more: raise the limit ({name}.max, in cgroup v1 {name}.limit_in_bytes), or set huge_pages "
         "to off."
     ]
@@ -109,7 +110,7 @@ def meanwhile(state: State) -> list[str]:
     return ["Without them the server uses ordinary pages."]
 
 
-def at_next_boot(state: State, aim: huge_pages.Aim) -> list[str]:
+def at_next_boot(state: State, aim: Aim) -> list[str]:
     return [
         "They will be reserved at the next boot, while memory is in one piece; without a boot, stop the server, run "
         f"`sysctl -w vm.nr_hugepages={aim.total}`, and start it.",
@@ -117,10 +118,10 @@ def at_next_boot(state: State, aim: huge_pages.Aim) -> list[str]:
     ]
 
 
-def by_hand(state: State, aim: huge_pages.Aim) -> list[str]:
+def by_hand(state: State, aim: Aim) -> list[str]:
     """Return what an administrator of the host itself is to do, since the pool is not ours to change."""
     return [
-        f"The kernel's pool has {state.pool.total} huge pages, others use {state.others} of them, and the server needs "
+        f"The kernel's pool has {state.pool.total if state.pool else 0} huge pages, others use {state.others} of them, and the server needs "
         f"{state.needed}; vm.nr_hugepages cannot be set from here (by this user, or in this container).",
         f"As root on the host itself: `sysctl -w vm.nr_hugepages={aim.total}`, the same in a file of /etc/sysctl.d, and a "
         "restart of the server.",

@@ -21,7 +21,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settin
     parameters,
     requested,
 )
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings.huge_pages import Aim, Kernel, Pool
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings.huge_pages import Aim, Kernel, Need, Pool
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings.huge_pages_advice import State
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings.huge_pages_demand import Demand, Server
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings.parameters import Parameter
@@ -85,11 +85,11 @@ def _says_in_use(known: dict[str, Parameter]) -> bool:
 
 def _aim(state: State, kernel: Kernel) -> tuple[Aim | None, list[str]]:
     """Return the Aim, None when there is nothing to do or nothing can be done, and sentences for the administrator."""
-    if state.pool is None or state.pool.page_size != kernel.page_size():
+    if state.server is None or state.pool is None or state.pool.page_size != kernel.page_size():
         return None, []
     boot = huge_pages.at_boot(kernel.root, state.path)
     kept = huge_pages.read(state.text or "")
-    aim = huge_pages.aim(state.pool, kept, state.server.data, state.needed, state.held, boot)
+    aim = huge_pages.aim(state.pool, kept, Need(state.server.data, state.needed, state.held), boot)
     if not os.access(kernel.switch, os.W_OK):
         as_it_is = aim.total == state.pool.total and _text_of(aim) == state.text
         return None, [] if as_it_is or (state.enough and state.needed) else huge_pages_advice.by_hand(state, aim)
@@ -105,9 +105,11 @@ def _aim(state: State, kernel: Kernel) -> tuple[Aim | None, list[str]]:
     return dataclasses.replace(aim, total=state.pool.total) if not_now else aim, notes
 
 
-def _resized(module: AnsibleModule, kernel: Kernel, state: State, aim: Aim) -> tuple[Pool, list[str]]:
+def _resized(module: AnsibleModule, kernel: Kernel, state: State, aim: Aim) -> tuple[Pool | None, list[str]]:
     """Write our file and bring the pool to the aim, or predict it; return the pool as it is then, and sentences on a failure."""
     text, pool = _text_of(aim), state.pool
+    if pool is None:
+        return None, []
     if module.check_mode:
         return dataclasses.replace(pool, total=aim.total, surplus=max(pool.used - aim.total, 0)), []
     if text != state.text:
@@ -136,13 +138,13 @@ def _resized(module: AnsibleModule, kernel: Kernel, state: State, aim: Aim) -> t
 
 def _result(state: State, pool: Pool | None, text: str | None, notes: list[str], problem: bool) -> dict[str, object]:
     """Return the module's result, for the ``pool`` and our file's ``text`` as they are now, or would be."""
-    resized = pool is not None and pool.total != state.pool.total
+    resized = pool is not None and state.pool is not None and pool.total != state.pool.total
     changed = resized or text != state.text
     got = state.obtainable(pool)
     enough = not state.unknown and got >= state.needed
     since = os.stat(state.path).st_mtime if os.path.exists(state.path) else 0.0
     unused = bool(state.needed and enough and not problem and not state.in_use)
-    waits = unused and (changed or since > state.server.started)
+    waits = unused and state.server is not None and (changed or since > state.server.started)
     if unused and not waits:
         advice = (
             "The pages are there, and the server, which was started when they were, runs without them: its log tells why."

@@ -123,15 +123,9 @@ def divide(host: Host, own: dict[str, object] | None = None) -> Budget:
     tuned_host.require_sensible(host)
     given = _counted(own or {})
     available, system, synapse, budget = _budget(host)
-    connections = max(host.connections, given.get("max_connections", 0))
-    executors = connections + given.get("max_parallel_workers", parallel_workers(host))
-    shares = _shares(host, budget)
-    if given.get("autovacuum_work_mem", 0) < 0:
-        del given["autovacuum_work_mem"]
-        shares["autovacuum_work_mem"] = given.get("maintenance_work_mem", shares["maintenance_work_mem"])
+    connections = max(host.connections, int(given.get("max_connections", 0)))
     # Each is rounded down from its exact share, and the rest counted without the rounding: so every value grows with the memory.
-    exact = {**shares, **{name: value for name, value in given.items() if name in shares}}
-    exact["wal_buffers"] = given.get("wal_buffers", _wal_buffers(exact["shared_buffers"]))
+    exact = _exact_shares(host, budget, given)
     found = Budget(
         memory=host.memory,
         available=available,
@@ -140,22 +134,29 @@ def divide(host: Host, own: dict[str, object] | None = None) -> Budget:
         budget=budget,
         limited=host.limit is not None and budget == host.limit,
         connections=connections,
-        executors=executors,
+        executors=connections + int(given.get("max_parallel_workers", parallel_workers(host))),
         # One sort, and one hash table of hash_mem_multiplier times work_mem: 1 in version 14, 2 from 15 on (manual, Memory).
         uses=1 + given.get("hash_mem_multiplier", 1 if host.server_version < 15 else 2),
-        vacuums=given.get("autovacuum_max_workers", AUTOVACUUM_WORKERS),
-        work_mem=given.get("work_mem", 0),
-        **exact,
+        vacuums=int(given.get("autovacuum_max_workers", AUTOVACUUM_WORKERS)),
+        shared_buffers=exact["shared_buffers"],
+        wal_buffers=int(given.get("wal_buffers", _wal_buffers(exact["shared_buffers"]))),
+        maintenance_work_mem=exact["maintenance_work_mem"],
+        autovacuum_work_mem=exact["autovacuum_work_mem"],
+        work_mem=int(given.get("work_mem", 0)),
     )
     if "work_mem" not in given:
         found = dataclasses.replace(found, work_mem=_work_mem(found, given))
-    rounded = {name: rounded_down(value) for name, value in shares.items() if name not in given}
-    if "wal_buffers" not in given:
-        rounded["wal_buffers"] = _wal_buffers(rounded.get("shared_buffers", found.shared_buffers))
-    return dataclasses.replace(found, **rounded)
+    written = {name: count if given.get(name, -1) >= 0 else rounded_down(count) for name, count in exact.items()}
+    return dataclasses.replace(
+        found,
+        shared_buffers=written["shared_buffers"],
+        wal_buffers=int(given.get("wal_buffers", _wal_buffers(written["shared_buffers"]))),
+        maintenance_work_mem=written["maintenance_work_mem"],
+        autovacuum_work_mem=written["autovacuum_work_mem"],
+    )
 
 
-def excess(budget: Budget, own: dict[str, object]) -> str:
+def excess_warning(budget: Budget, own: dict[str, object]) -> str:
     """Return a sentence on how far one's ``own`` values take the worst case beyond its limit, empty where they do not."""
     if budget.envelope <= budget.limit:
         return ""
@@ -178,7 +179,7 @@ def _budget(host: Host) -> tuple[int, int, int, int]:
     if host.limit is not None:
         budget = min(budget, host.limit)
     if budget < LEAST_BUDGET:
-        limited = f" and a limit of {host.limit // MB} MB of its control group" if host.limit == budget else ""
+        limited = f" and a limit of {budget // MB} MB of its control group" if host.limit == budget else ""
         raise Refusal(
             f"Of {available // MB} MB of memory, {max(budget, 0) // MB} MB remain for PostgreSQL after {system // MB} MB for the "
             f"system and {synapse // MB} MB for Synapse{limited}; it needs {LEAST_BUDGET // MB} MB.",
@@ -187,12 +188,14 @@ def _budget(host: Host) -> tuple[int, int, int, int]:
     return available, system, synapse, budget
 
 
-def _shares(host: Host, budget: int) -> dict[str, int]:
-    """Return the exact shares of the ``budget``, before they are rounded."""
+def _exact_shares(host: Host, budget: int, given: dict[str, float]) -> dict[str, int]:
+    """Return the shares of the ``budget`` before they are rounded, or what is ``given``; a vacuum given -1 has maintenance's."""
+    maintenance = int(given.get("maintenance_work_mem", min(budget // 16, MOST_MAINTENANCE)))
+    vacuum = given.get("autovacuum_work_mem", min(budget // 32, most_vacuum_memory(host)))
     return {
-        "shared_buffers": budget // 4,
-        "maintenance_work_mem": min(budget // 16, MOST_MAINTENANCE),
-        "autovacuum_work_mem": min(budget // 32, most_vacuum_memory(host)),
+        "shared_buffers": int(given.get("shared_buffers", budget // 4)),
+        "maintenance_work_mem": maintenance,
+        "autovacuum_work_mem": maintenance if vacuum < 0 else int(vacuum),
     }
 
 
@@ -216,7 +219,7 @@ def _work_mem(found: Budget, given: dict[str, float]) -> int:
     rest = found.limit - found.envelope
     each = min(rounded_down(max(0, int(rest / (found.executors * found.uses)))), MOST_WORK_MEM)
     if each < LEAST_WORK_MEM:
-        yours = ", ".join(f"{name} {_as_written(name, value)}" for name, value in sorted(given.items()))
+        yours = ", ".join(f"{name} {_as_written(name, value)}" for name, value in sorted(given.items()) if value >= 0)
         raise Refusal(
             f"{found.connections} connections and {found.executors - found.connections} parallel workers leave "
             f"{each // KB} kB of work_mem for each in a budget of {found.budget // MB} MB"
@@ -232,7 +235,7 @@ def _counted(own: dict[str, object]) -> dict[str, float]:
 
     What leaves it to the server (-1) is not among them, but for autovacuum_work_mem. Their ranges are the server's to judge.
     """
-    found = {}
+    found: dict[str, float] = {}
     for name, value in own.items():
         name = name.lower()
         if name not in _COUNTED:

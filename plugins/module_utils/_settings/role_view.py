@@ -115,7 +115,7 @@ def read_rights(cursor: Cursor) -> Rights:
         " coalesce(current_setting('allow_alter_system', true), 'on') = 'on'"
         " FROM pg_catalog.pg_roles WHERE rolname = current_user"
     )
-    return Rights(*cursor.fetchone())
+    return Rights(*cursor.fetchall()[0])
 
 
 def read(cursor: Cursor, rights: Rights, known: dict[str, Parameter], undeclared: dict[str, str]) -> View:
@@ -152,7 +152,7 @@ def unlisted(cursor: Cursor, known: dict[str, Parameter], names: list[str]) -> t
             continue
         try:
             cursor.execute("SELECT current_setting(%s, true)", (name,))
-            (value,) = cursor.fetchone()
+            ((value,),) = cursor.fetchall()
         except psycopg2.Error as error:
             if error.pgcode == _DENIED:
                 denied.append(name)

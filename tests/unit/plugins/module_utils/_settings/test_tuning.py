@@ -283,7 +283,7 @@ def test_the_worst_case_stays_within_90_percent_of_the_budget(host):
     assert worst == budget.envelope <= 0.9 * budget.budget
     assert budget.budget + budget.system + budget.synapse <= budget.available <= host.memory * host.share
     assert host.limit is None or budget.budget <= host.limit
-    assert not memory_budget.excess(budget, {})
+    assert not memory_budget.excess_warning(budget, {})
 
 
 @given(hosts, st.integers(0, TB), st.sampled_from([{}, {"autovacuum_work_mem": -1}, {"hash_mem_multiplier": 4}]))
@@ -369,12 +369,12 @@ def test_ones_own_values_are_never_counted_short(host, work_mem, buffers):
     budget = memory_budget.divide(host, own) if divided(host) else None
     worst = buffers * 8192 + (host.connections + min(host.cpus, 8)) * (2 if host.server_version == 14 else 3) * work_mem * 1024
     assert worst < budget.envelope
-    assert bool(memory_budget.excess(budget, own)) == (budget.envelope > budget.limit)
+    assert bool(memory_budget.excess_warning(budget, own)) == (budget.envelope > budget.limit)
 
 
 def test_a_worst_case_of_ones_own_that_does_not_fit_is_said():
     own = {"work_mem": "64MB"}
-    words = memory_budget.excess(memory_budget.divide(FOUR, own), own)
+    words = memory_budget.excess_warning(memory_budget.divide(FOUR, own), own)
     # 912 + 16 + 230 + 345 + 66 x 64 + 75 = 5802
     assert words.startswith(
         "With your own work_mem PostgreSQL can take 5802 MB in the worst case, which is 157 % of its budget of 3686 MB"
