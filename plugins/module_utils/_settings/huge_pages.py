@@ -190,7 +190,10 @@ def read(text: str) -> Kept | None:
 
 def render(kept: Kept) -> str:
     """Return our file."""
-    lines = [conf_syntax.HEADER, f"# The kernel's pool of huge pages; PostgreSQL's shared memory is in {_all(kept)} of them."]
+    lines = [
+        conf_syntax.HEADER,
+        f"# The kernel's pool of huge pages; PostgreSQL's shared memory is in {_pages_of_servers(kept)} of them.",
+    ]
     for path, part in sorted(kept.parts.items()):
         lines.append(f"# {part.pages} of them for the server in {path}, {part.added} of those added to the pool.")
     return "\n".join([*lines, f"vm.nr_hugepages = {kept.total}", ""])
@@ -277,7 +280,7 @@ def may_share(root: str, process: int) -> bool:
 
 def _first(pool: Pool, kept: Kept | None, need: Need, boot: Boot) -> Aim:
     """Return the Aim for a server that has no part of the file yet; pages that an administrator reserved may do for it."""
-    others = max(pool.used - need.held, _all(kept) if kept else 0)
+    others = max(pool.used - need.held, _pages_of_servers(kept) if kept else 0)
     reserved = max(pool.total, kept.total if kept else 0)
     total = reserved if reserved >= others + need.pages else max(reserved - need.held, others) + need.pages
     if kept is None and boot.total >= total:
@@ -299,7 +302,7 @@ def _with(kept: Kept | None, server: str, part: Part, total: int) -> Kept:
     return Kept(total, {**(kept.parts if kept else {}), server: part})
 
 
-def _all(kept: Kept) -> int:
+def _pages_of_servers(kept: Kept) -> int:
     return sum(part.pages for part in kept.parts.values())
 
 

@@ -120,8 +120,9 @@ def at_next_boot(state: State, aim: Aim) -> list[str]:
 
 def by_hand(state: State, aim: Aim) -> list[str]:
     """Return what an administrator of the host itself is to do, since the pool is not ours to change."""
+    total = state.pool.total if state.pool else 0
     return [
-        f"The kernel's pool has {state.pool.total if state.pool else 0} huge pages, others use {state.others} of them, and the server needs "
+        f"The kernel's pool has {total} huge pages, others use {state.others} of them, and the server needs "
         f"{state.needed}; vm.nr_hugepages cannot be set from here (by this user, or in this container).",
         f"As root on the host itself: `sysctl -w vm.nr_hugepages={aim.total}`, the same in a file of /etc/sysctl.d, and a "
         "restart of the server.",

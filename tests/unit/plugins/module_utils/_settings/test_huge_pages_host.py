@@ -15,13 +15,11 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings import (
     huge_pages,
     huge_pages_advice,
-    huge_pages_demand,
     huge_pages_host,
 )
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings.huge_pages import Aim, Kept, Part, Pool
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings.huge_pages_advice import State
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings.huge_pages_demand import Demand, Server
-from support.pg_settings import parameter
 
 GB, PAGE = 1024**3, 2 * 1024**2
 MEMINFO = "MemTotal: 16777216 kB\nMemAvailable: 8388608 kB\nHugepagesize: 2048 kB\n"
@@ -46,39 +44,6 @@ def state(path="/nowhere/90.conf", pool=EMPTY, **other):
     demand = dataclasses.replace(DEMAND, **{name: other.pop(name) for name in list(other) if hasattr(DEMAND, name)})
     found = dict(held=0, in_use=False, as_it_runs=True, text=None)
     return State(server=server, demand=demand, pool=pool, path=str(path), **{**found, **other})
-
-
-@pytest.mark.parametrize(
-    ("demand", "expected"),
-    [
-        (dict(huge_pages="off", chosen=True, shared_buffers=64 * GB), False),
-        (dict(huge_pages="try", chosen=True, shared_buffers=GB), True),
-        (dict(huge_pages="on", chosen=True, shared_buffers=GB), True),
-        (dict(huge_pages="try", chosen=False, shared_buffers=2 * GB), True),
-        (dict(huge_pages="try", chosen=False, shared_buffers=2 * GB - 8192), False),
-    ],
-)
-def test_when_they_are_wished_for(demand, expected):
-    assert Demand(**demand).wanted is expected
-
-
-@pytest.mark.parametrize(
-    ("wished", "source", "expected"),
-    [
-        ({}, "default", Demand("try", False, 0, 128 * 1024**2)),
-        ({}, "configuration file", Demand("try", True, 0, 128 * 1024**2)),
-        ({"shared_buffers": "3GB"}, "default", Demand("try", False, 0, 3 * GB)),
-        ({"shared_buffers": "262144", "huge_pages": "off"}, "default", Demand("off", True, 0, 2 * GB)),
-    ],
-)
-def test_what_is_known_of_a_server_that_does_not_count(wished, source, expected):
-    buffers = {"unit": "8kB", "min_val": "16", "max_val": "1073741823"}
-    known = {
-        "huge_pages": parameter("huge_pages", "enum", "try", source=source, enumvals=["off", "on", "try"]),
-        "shared_buffers": parameter("shared_buffers", "integer", "16384", source="configuration file", **buffers),
-        "block_size": parameter("block_size", "integer", "8192"),
-    }
-    assert huge_pages_demand.from_running(known, wished) == expected
 
 
 LIMIT = {"proc/42/cgroup": "0::/a\n", "sys/fs/cgroup/a/hugetlb.2MB.max": f"{37 * PAGE}\n"}
