@@ -77,8 +77,8 @@ def read_with_messages(cursor: Cursor) -> list[Line]:
     the level debug3. The connection autocommits.
     """
     connection = cursor.connection
-    unlimited: Any = collections.deque()
-    kept, connection.notices = connection.notices, unlimited
+    all_notices: Any = collections.deque()
+    kept, connection.notices = connection.notices, all_notices
     cursor.execute("SET lc_messages = 'C'; SET client_min_messages = debug3")
     try:
         lines = read(cursor)
