@@ -143,7 +143,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _account, _connection
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings import huge_pages_host, parameters
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings import huge_pages_host, secrecy
 
 
 def main() -> None:
@@ -156,12 +156,12 @@ def main() -> None:
         supports_check_mode=True,
         no_log=True,  # parameters may hold secrets, and the options would be in the host's log
     )
-    module.no_log_values.update(parameters.secrets(module.params["settings"]))
+    module.no_log_values.update(secrecy.secret_values(module.params["settings"]))
     with told_to(module), contextlib.ExitStack() as stack:
         with _account.acting(_account.named(module.params["account"])):
             session = _connection.session(module.params, autocommit=True, what="postgres_huge_pages", schema=None)
             connection = stack.enter_context(session)
-        result = huge_pages_host.step(module, connection.cursor())
+        result = huge_pages_host.apply(module, connection.cursor())
     module.exit_json(**result)
 
 

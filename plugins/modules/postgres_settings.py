@@ -211,7 +211,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _words
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings import alter_system, conf_file, parameters
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings import alter_system, conf_file, secrecy
 
 
 def main() -> None:
@@ -226,11 +226,11 @@ def main() -> None:
         supports_check_mode=True,
         no_log=True,  # parameters may hold secrets, and the options would be in the host's log
     )
-    module.no_log_values.update(parameters.secrets(module.params["settings"]))
+    module.no_log_values.update(secrecy.secret_values(module.params["settings"]))
     with told_to(module):
         with _connection.session(module.params, autocommit=True, what="postgres_settings", schema=None) as connection:
-            way = alter_system if module.params["method"] == "alter_system" else conf_file
-            result = way.step(module, connection.cursor())
+            method = alter_system if module.params["method"] == "alter_system" else conf_file
+            result = method.apply(module, connection.cursor())
             role, database = _words.identifier(connection.info.user), connection.info.dbname
     for name, place in result["overridden"].items():
         module.warn(f"The parameter {name} of {result['path'] or 'ALTER SYSTEM'} has no effect: {place} overrides it.")

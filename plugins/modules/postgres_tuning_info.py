@@ -167,7 +167,15 @@ import dataclasses
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, told_to
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings import host_memory, parameters, tuning
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings import (
+    budget_bar,
+    host_memory,
+    memory_budget,
+    quantities,
+    secrecy,
+    tuned_host,
+    tuning,
+)
 
 
 def memory(text: str | None) -> int:
@@ -177,7 +185,7 @@ def memory(text: str | None) -> int:
     try:
         if text.strip()[-1:].isdigit():
             raise ValueError("it has no unit; give kB, MB, GB or TB")
-        return int(parameters.quantity(text, "B"))
+        return int(quantities.quantity(text, "B"))
     except (ValueError, OverflowError) as error:
         raise Refusal(f"The memory cannot be {text!r}: {error}.", "Give a size like 4GB.") from None
 
@@ -189,7 +197,7 @@ def main() -> None:
             share=dict(type="float", default=1.0),
             connections=dict(type="int", default=20),
             cpus=dict(type="int"),
-            storage=dict(type="str", choices=sorted(tuning.STORAGE), default="ssd"),
+            storage=dict(type="str", choices=sorted(tuned_host.STORAGE), default="ssd"),
             synapse_on_host=dict(type="bool", default=False),
             synapse_processes=dict(type="int", default=1),
             server_version=dict(type="int", default=15),
@@ -201,15 +209,15 @@ def main() -> None:
     )
     params = dict(module.params)
     own, folder, given = params.pop("settings"), params.pop("data_directory"), params["memory"]
-    module.no_log_values.update(parameters.secrets(own))
+    module.no_log_values.update(secrecy.secret_values(own))
     with told_to(module):
         params["memory"] = memory(given)
         params["limit"] = host_memory.limit(folder) if folder and given is None else None
         params["cpus"] = host_memory.processors(folder) if params["cpus"] is None else params["cpus"]
-        host = tuning.Host(**params)
-        found, budget = tuning.settings(host, own), tuning.divide(host, own)
+        host = tuned_host.Host(**params)
+        found, budget = tuning.settings(host, own), memory_budget.divide(host, own)
     known = {name: setting for name, setting in found.items() if setting.context}
-    excess = tuning.excess(budget, own)
+    excess = memory_budget.excess_warning(budget, own)
     if excess:
         module.warn(excess)
     module.exit_json(
@@ -218,7 +226,7 @@ def main() -> None:
         comments={name: setting.comment for name, setting in found.items()},
         reasons={name: {**dataclasses.asdict(setting), "reason": setting.reason} for name, setting in known.items()},
         budget=budget.parts(),
-        bar=tuning.drawn(budget),
+        bar=budget_bar.lines(budget),
     )
 
 

@@ -13,7 +13,7 @@ import sys
 
 import pytest
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings import parameters
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings import conf_lines, conf_syntax, parameters
 
 # Spellings whose reading by us and by the server is compared: numbers, units, booleans, choices, and near misses of each.
 SPELLINGS = [
@@ -337,30 +337,30 @@ def test_who_is_no_superuser_is_told_what_to_do(cluster, apply, file):
 def test_the_server_reads_every_spelling_as_we_do(cluster, file):
     """For every number, boolean and choice of the server: taken or refused alike; a hook's DETAIL is its own judgement."""
     with contextlib.closing(cluster.connect()) as connection, connection.cursor() as cursor:
-        known = parameters.parameters(cursor)
-        set_later = {line["name"] for line in parameters.file_lines(cursor)}
+        known = parameters.read(cursor)
+        set_later = {line.name for line in conf_lines.read_with_messages(cursor)}
         names = [
-            row["name"]
+            row.name
             for row in known.values()
-            if row["vartype"] != "string" and row["context"] != "internal" and row["name"] not in set_later
+            if row.vartype != "string" and row.context != "internal" and row.name not in set_later
         ]
         names.remove("client_min_messages")  # would take away the words that this test reads
         assert len(names) > 200
         for spelling in SPELLINGS:
-            file.write_text(parameters.render(dict.fromkeys(names, spelling), {}))
-            lines = {line["name"]: line for line in parameters.file_lines(cursor) if line["sourcefile"] == str(file)}
+            file.write_text(conf_syntax.render(dict.fromkeys(names, spelling), {}))
+            lines = {line.name: line for line in conf_lines.read_with_messages(cursor) if line.sourcefile == str(file)}
             assert set(lines) == set(names)
             for name, line in lines.items():
-                refused = line["words"].startswith("invalid value") or "is outside the valid range" in line["words"]
-                refused = refused or "requires a" in line["words"]
-                if "DETAIL" not in line["words"]:
-                    assert refused != parameters._valid(known[name.lower()], spelling), (name, spelling, line["words"])
+                refused = line.message.startswith("invalid value") or "is outside the valid range" in line.message
+                refused = refused or "requires a" in line.message
+                if "DETAIL" not in line.message:
+                    assert refused != known[name.lower()].accepts(spelling), (name, spelling, line.message)
 
 
 def test_the_server_gives_numbers_the_value_that_we_do(cluster, file):
     with contextlib.closing(cluster.connect()) as connection, connection.cursor() as cursor:
-        known = {name: row for name, row in parameters.parameters(cursor).items() if name in NUMBERS}
-    assert len(known) == len(NUMBERS) and {row["unit"] for row in known.values()} >= {
+        known = {name: row for name, row in parameters.read(cursor).items() if name in NUMBERS}
+    assert len(known) == len(NUMBERS) and {row.unit for row in known.values()} >= {
         "B",
         "kB",
         "8kB",
@@ -372,14 +372,14 @@ def test_the_server_gives_numbers_the_value_that_we_do(cluster, file):
     }
     compared = 0
     for spelling in SPELLINGS:
-        wished = {name: spelling for name, row in known.items() if parameters._valid(row, spelling)}
-        file.write_text(parameters.render(wished, {}))
+        wished = {name: spelling for name, row in known.items() if row.accepts(spelling)}
+        file.write_text(conf_syntax.render(wished, {}))
         cluster.reload()
         for name, setting, source in cluster.rows(
             "SELECT name, setting, sourcefile FROM pg_settings WHERE name = ANY(%s)", NUMBERS
         ):
             if name in wished and source == str(file):
-                assert parameters.meaning(known[name], setting) == parameters.meaning(known[name], spelling), (name, spelling)
+                assert known[name].meaning(setting) == known[name].meaning(spelling), (name, spelling)
                 compared += 1
     assert compared > 300
 

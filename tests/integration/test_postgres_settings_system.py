@@ -208,13 +208,13 @@ def test_every_text_is_stored_as_it_is_meant(cluster, apply):
     """The lists that the server writes with quotes are those that we know, and our statement for any text is taken whole."""
     quoted = set()
     with contextlib.closing(cluster.connect()) as connection, connection.cursor() as cursor:
-        known = parameters.parameters(cursor)
+        known = parameters.read(cursor)
         for row in known.values():
-            if row["vartype"] != "string" or row["context"] == "internal":
+            if row.vartype != "string" or row.context == "internal":
                 continue
             with contextlib.suppress(psycopg2.Error):
-                cursor.execute(f"ALTER SYSTEM SET {row['name']} = 'iso, dmy'")
-                quoted.update(row["name"] for line in auto(cluster) if line == f"{row['name']} = '\"iso, dmy\"'")
+                cursor.execute(f"ALTER SYSTEM SET {row.name} = 'iso, dmy'")
+                quoted.update(row.name for line in auto(cluster) if line == f"{row.name} = '\"iso, dmy\"'")
         try:
             for name in sorted(quoted):
                 cursor.execute(alter_system._statement(name, 'one, "Two, 2" ,three'))

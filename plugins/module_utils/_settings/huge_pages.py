@@ -17,7 +17,13 @@ import os
 import re
 import time
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings import host_memory, parameters, tuning
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings import (
+    conf_syntax,
+    host_memory,
+    memory_budget,
+    owned_file,
+    quantities,
+)
 
 # At most this part of the memory may be in the pool, where nothing but huge pages can be made of it.
 MOST_OF_MEMORY = 0.75
@@ -61,6 +67,15 @@ class Part:
 
 
 @dataclasses.dataclass(frozen=True)
+class Need:
+    """What the ``server``, told by its data directory, will need after its next start: ``pages``; it has ``held`` ones now."""
+
+    server: str
+    pages: int
+    held: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Kept:
     """What our file says: the pool's ``total`` after a boot, and the servers' ``parts`` by their data directory."""
 
@@ -93,11 +108,11 @@ class Kernel:
 
     def page_size(self) -> int:
         """Return the default size of a huge page in bytes, 0 when this kernel has none."""
-        return host_memory.numbers(self.root).get("Hugepagesize", 0) * tuning.KB
+        return host_memory.numbers(self.root).get("Hugepagesize", 0) * quantities.KB
 
     def pool(self, page_size: int = 0) -> Pool | None:
         """Return the Pool of pages of ``page_size`` bytes, 0 for the default size; None when this kernel has none."""
-        size = (page_size or self.page_size()) // tuning.KB
+        size = (page_size or self.page_size()) // quantities.KB
         folder = os.path.join(self.root, f"sys/kernel/mm/hugepages/hugepages-{size}kB")
         texts = [
             host_memory.text_of(os.path.join(folder, f"{name}_hugepages")).strip() for name in ("nr", "surplus", "free", "resv")
@@ -105,7 +120,12 @@ class Kernel:
         if not all(text.isdigit() for text in texts):
             return None
         total, surplus, free, promised = map(int, texts)
-        return Pool(size * tuning.KB, total - surplus, surplus, free, promised)
+        return Pool(size * quantities.KB, total - surplus, surplus, free, promised)
+
+    def total(self) -> int:
+        """Return how many pages of the default size the pool has for good."""
+        pool = self.pool()
+        return pool.total if pool else 0
 
     def resize(self, total: int) -> None:
         """Ask for a pool of ``total`` pages; the kernel gives what it can, and takes none from who uses them."""
@@ -126,7 +146,7 @@ def reserve(kernel: Kernel, total: int) -> int:
 
     When that is less, the pool is again as it was: a part of the pages would be of use to nobody.
     """
-    before = kernel.pool().total
+    before = kernel.total()
     most = before
     try:
         for attempt in range(ATTEMPTS):
@@ -134,7 +154,7 @@ def reserve(kernel: Kernel, total: int) -> int:
                 kernel.compact()
                 time.sleep(PAUSE_SECONDS)
             kernel.resize(total)
-            most = max(most, kernel.pool().total)
+            most = max(most, kernel.total())
             if most >= total:
                 return most
     except BaseException:
@@ -155,8 +175,8 @@ def held(root: str, process: int, page_size: int) -> int:
         for line in stream:
             name, _colon, value = line.partition(":")
             if name == "Size":
-                size = int(value.split()[0]) * tuning.KB
-            elif name == "KernelPageSize" and int(value.split()[0]) * tuning.KB == page_size:
+                size = int(value.split()[0]) * quantities.KB
+            elif name == "KernelPageSize" and int(value.split()[0]) * quantities.KB == page_size:
                 pages += size // page_size
     return pages
 
@@ -170,7 +190,10 @@ def read(text: str) -> Kept | None:
 
 def render(kept: Kept) -> str:
     """Return our file."""
-    lines = [parameters.HEADER, f"# The kernel's pool of huge pages; PostgreSQL's shared memory is in {_all(kept)} of them."]
+    lines = [
+        conf_syntax.HEADER,
+        f"# The kernel's pool of huge pages; PostgreSQL's shared memory is in {_pages_of_servers(kept)} of them.",
+    ]
     for path, part in sorted(kept.parts.items()):
         lines.append(f"# {part.pages} of them for the server in {path}, {part.added} of those added to the pool.")
     return "\n".join([*lines, f"vm.nr_hugepages = {kept.total}", ""])
@@ -181,12 +204,12 @@ def at_boot(root: str, path: str) -> Boot:
     files: dict[str, str] = {}
     for folder in (os.path.join(root, folder) for folder in _SYSCTL_FOLDERS):
         # Our file has its place among the others before it is written, too.
-        ours = [os.path.basename(path)] if parameters.same_file(folder, os.path.dirname(path)) else []
-        for name in (name for name in _names(folder) + ours if name.endswith(".conf")):
+        own = [os.path.basename(path)] if owned_file.same_file(folder, os.path.dirname(path)) else []
+        for name in (name for name in _names(folder) + own if name.endswith(".conf")):
             files.setdefault(name, os.path.join(folder, name))
     total, place, passed = _command_line(root), "", False
     for name in sorted(files):
-        if parameters.same_file(files[name], path):
+        if owned_file.same_file(files[name], path):
             passed = True
             continue
         found = _LINE.findall(host_memory.text_of(files[name]))
@@ -195,33 +218,32 @@ def at_boot(root: str, path: str) -> Boot:
     return Boot(total, place)
 
 
-def aim(pool: Pool, kept: Kept | None, server: str, needed: int, ours: int, boot: Boot) -> Aim:
-    """Return what the pool and our file are to be, for ``server`` (its data directory) to find ``needed`` pages.
+def aim(pool: Pool, kept: Kept | None, need: Need, boot: Boot) -> Aim:
+    """Return what the pool and our file are to be, for a server to find the pages that it will ``need``.
 
-    ``ours`` are the pages that the server holds now. What others use, or could use without us, stays for them. Asked again
-    with the same ``needed``, before the server's restart or after it, this gives the same.
+    What others use, or could use without us, stays for them. Asked again for the same pages, before the server's restart or
+    after it, this gives the same.
     """
-    part = kept.parts.get(server) if kept else None
-    if not needed:
-        return _without(pool, kept, server, ours)
-    if part is None:
-        return _first(pool, kept, server, needed, ours, boot)
-    others = pool.used - ours
+    if not need.pages:
+        return _without(pool, kept, need)
+    if kept is None or need.server not in kept.parts:
+        return _first(pool, kept, need, boot)
+    part, others = kept.parts[need.server], pool.used - need.held
 
     def grown(total: int) -> int:
         """Return ``total`` with what the server needs now in place of what it had; never fewer than there were without it."""
-        return max(max(total - part.pages, others) + needed, total - part.added)
+        return max(max(total - part.pages, others) + need.pages, total - part.added)
 
     lasting = grown(kept.total)
     # What somebody has put into the pool beside our file stays in it; what was not to be had yet is tried again.
     now = grown(max(pool.total, kept.total))
-    return Aim(now, _with(kept, server, Part(needed, lasting - (kept.total - part.added)), lasting))
+    return Aim(now, _with(kept, need.server, Part(need.pages, lasting - (kept.total - part.added)), lasting))
 
 
 def affordable(root: str, pool: Pool, total: int) -> tuple[str, str]:
     """Return why the memory does not allow a pool of ``total`` pages, and why not now, before a boot; each empty if it does."""
     found = host_memory.numbers(root)
-    memory, available = found.get("MemTotal", 0) * tuning.KB, found.get("MemAvailable", 0) * tuning.KB
+    memory, available = found.get("MemTotal", 0) * quantities.KB, found.get("MemAvailable", 0) * quantities.KB
     if total <= pool.total:
         return "", ""
     size = total * pool.page_size
@@ -230,7 +252,7 @@ def affordable(root: str, pool: Pool, total: int) -> tuple[str, str]:
             f"The pool of huge pages would take {_megabytes(size)} of the host's {_megabytes(memory)}, more than "
             f"{MOST_OF_MEMORY:.0%}: lower shared_buffers."
         ), ""
-    floor = min(max(int(memory * tuning.SYSTEM_SHARE), tuning.SYSTEM_LEAST), tuning.SYSTEM_MOST)
+    floor = min(max(int(memory * memory_budget.SYSTEM_SHARE), memory_budget.SYSTEM_LEAST), memory_budget.SYSTEM_MOST)
     more = (total - pool.total) * pool.page_size
     if more > available - floor:
         return "", (
@@ -242,7 +264,7 @@ def affordable(root: str, pool: Pool, total: int) -> tuple[str, str]:
 
 def limit(root: str, process: int, page_size: int) -> int | None:
     """Return how many huge pages the control group of ``process`` lets it have, None for no limit (cgroup-v2, HugeTLB)."""
-    name = f"hugetlb.{tuning.size(page_size).upper()}"
+    name = f"hugetlb.{quantities.size(page_size).upper()}"
     kinds = ("", "rsvd.")
     names, split_names = (tuple(f"{name}.{kind}{end}" for kind in kinds) for end in ("max", "limit_in_bytes"))
     found = host_memory.limits(root, str(process), "hugetlb", names, split_names)
@@ -256,24 +278,23 @@ def may_share(root: str, process: int) -> bool:
     return host_memory.text_of(os.path.join(root, "proc/sys/vm/hugetlb_shm_group")).strip() in groups
 
 
-def _first(pool: Pool, kept: Kept | None, server: str, needed: int, ours: int, boot: Boot) -> Aim:
+def _first(pool: Pool, kept: Kept | None, need: Need, boot: Boot) -> Aim:
     """Return the Aim for a server that has no part of the file yet; pages that an administrator reserved may do for it."""
-    others = max(pool.used - ours, _all(kept) if kept else 0)
-    there = max(pool.total, kept.total if kept else 0)
-    total = there if there >= others + needed else max(there - ours, others) + needed
+    others = max(pool.used - need.held, _pages_of_servers(kept) if kept else 0)
+    reserved = max(pool.total, kept.total if kept else 0)
+    total = reserved if reserved >= others + need.pages else max(reserved - need.held, others) + need.pages
     if kept is None and boot.total >= total:
         return Aim(total, None)
-    return Aim(total, _with(kept, server, Part(needed, total - there), total))
+    return Aim(total, _with(kept, need.server, Part(need.pages, total - reserved), total))
 
 
-def _without(pool: Pool, kept: Kept | None, server: str, ours: int) -> Aim:
+def _without(pool: Pool, kept: Kept | None, need: Need) -> Aim:
     """Return the Aim for a server that needs none: what was added for it is taken from the pool, but nothing that others use."""
-    part = kept.parts.get(server) if kept else None
-    if part is None:
+    if kept is None or need.server not in kept.parts:
         return Aim(pool.total, kept)
-    total = kept.total - part.added
-    rest = {path: other for path, other in kept.parts.items() if path != server}
-    now = max(total + max(pool.total - kept.total, 0), pool.used - ours)
+    total = kept.total - kept.parts[need.server].added
+    rest = {path: other for path, other in kept.parts.items() if path != need.server}
+    now = max(total + max(pool.total - kept.total, 0), pool.used - need.held)
     return Aim(min(pool.total, now), Kept(total, rest) if rest else None)
 
 
@@ -281,7 +302,7 @@ def _with(kept: Kept | None, server: str, part: Part, total: int) -> Kept:
     return Kept(total, {**(kept.parts if kept else {}), server: part})
 
 
-def _all(kept: Kept) -> int:
+def _pages_of_servers(kept: Kept) -> int:
     return sum(part.pages for part in kept.parts.values())
 
 
@@ -293,7 +314,8 @@ def _command_line(root: str) -> int:
         r"(?:^|\s)(hugepagesz|hugepages)=(\w+)", host_memory.text_of(os.path.join(root, "proc/cmdline"))
     ):
         if name == "hugepagesz":
-            number, unit = re.fullmatch(r"(\d*)(\w*)", value).groups()
+            unit = value.lstrip("0123456789")
+            number = value[: len(value) - len(unit)]
             size = int(number or 0) * {"K": 1, "M": 1024, "G": 1024**2}.get(unit.upper(), 0)
         elif size == default and value.isdigit():
             total = int(value)
@@ -308,4 +330,4 @@ def _names(folder: str) -> list[str]:
 
 
 def _megabytes(size: int) -> str:
-    return f"{size // tuning.MB} MB"
+    return f"{size // quantities.MB} MB"

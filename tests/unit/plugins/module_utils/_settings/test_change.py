@@ -1,50 +1,47 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """What a change of the files brings, as values and as a table, by lines of files as the server lists them."""
 
+import dataclasses
+
 import pytest
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings import change
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings.change import Change, Larger
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings.conf_lines import Line
+from support.pg_settings import parameter
 
 OURS, OTHER, AUTO = "/etc/pg/conf.d/90-ours.conf", "/etc/pg/postgresql.conf", "/var/pg/postgresql.auto.conf"
 
 
-def row(name, vartype, setting, **columns):
-    """Return a row of pg_settings, and what SHOW says, as a server has it that nobody has set anything for."""
-    common = {"unit": None, "min_val": "-1", "max_val": "2147483647", "enumvals": None, "context": "sighup", "boot_val": setting}
-    origin = {"source": "default", "sourcefile": None, "pending_restart": False, "shown": setting}
-    return {"name": name, "vartype": vartype, "setting": setting, **common, **origin, **columns}
-
-
-SHARED_BUFFERS = row("shared_buffers", "integer", "16384", unit="8kB", context="postmaster", shown="128MB")
-MAX_CONNECTIONS = row("max_connections", "integer", "100", context="postmaster")
-WORK_MEM = row("work_mem", "integer", "4096", unit="kB", shown="4MB")
-COST = row("random_page_cost", "real", "4", max_val="1.79769e+308")
-DATE_STYLE = row("DateStyle", "string", "ISO, MDY", context="user")
-CONNINFO = row("primary_conninfo", "string", "password=x", source="configuration file", sourcefile=OTHER)
-KNOWN = {one["name"].lower(): one for one in (SHARED_BUFFERS, MAX_CONNECTIONS, WORK_MEM, COST, DATE_STYLE, CONNINFO)}
+INT = {"min_val": "-1", "max_val": "2147483647"}
+SHARED_BUFFERS = parameter("shared_buffers", "integer", "16384", unit="8kB", context="postmaster", shown="128MB", **INT)
+MAX_CONNECTIONS = parameter("max_connections", "integer", "100", context="postmaster", **INT)
+WORK_MEM = parameter("work_mem", "integer", "4096", unit="kB", shown="4MB", **INT)
+COST = parameter("random_page_cost", "real", "4", min_val="-1", max_val="1.79769e+308")
+DATE_STYLE = parameter("DateStyle", "string", "ISO, MDY", context="user")
+CONNINFO = parameter("primary_conninfo", "string", "password=x", source="configuration file", sourcefile=OTHER)
+KNOWN = {one.name.lower(): one for one in (SHARED_BUFFERS, MAX_CONNECTIONS, WORK_MEM, COST, DATE_STYLE, CONNINFO)}
 
 
 def lines(*given):
     """Return lines of files, given as (file, name, text), in the order of reading."""
     return [
-        {"seqno": number, "sourcefile": file, "sourceline": number, "name": name, "setting": text, "applied": True, "error": None}
-        for number, (file, name, text) in enumerate(given, 1)
+        Line(number, file, number, name, text, applied=True, error=None) for number, (file, name, text) in enumerate(given, 1)
     ]
 
 
 @pytest.mark.parametrize(
     ("found", "expected"),
     [
-        ([], {"value": "100", "place": "the built-in default"}),
-        ([(OTHER, "max_connections", "130")], {"value": "130", "place": f"{OTHER}, line 1"}),
-        ([(OTHER, "Max_Connections", "0x82"), (OURS, "max_connections", "10")], {"value": "0x82", "place": f"{OTHER}, line 1"}),
-        ([(OTHER, "max_connections", "130"), (AUTO, "max_connections", "95")], {"value": "95", "place": f"{AUTO}, line 2"}),
+        ([], Larger("100", "the built-in default")),
+        ([(OTHER, "max_connections", "130")], Larger("130", f"{OTHER}, line 1")),
+        ([(OTHER, "Max_Connections", "0x82"), (OURS, "max_connections", "10")], Larger("0x82", f"{OTHER}, line 1")),
+        ([(OTHER, "max_connections", "130"), (AUTO, "max_connections", "95")], Larger("95", f"{AUTO}, line 2")),
         ([(OTHER, "max_connections", "130"), (AUTO, "max_connections", "80")], None),
         ([(OTHER, "max_connections", "90")], None),
         (
             [(OTHER, "max_connections", "many"), (OURS, "max_connections", "500")],
-            {"value": "100", "place": "the built-in default"},
+            Larger("100", "the built-in default"),
         ),
     ],
 )
@@ -56,12 +53,12 @@ def test_larger_elsewhere(found, expected):
 
 def test_where_no_lines_are_seen_the_running_value_counts_unless_it_is_ours():
     def larger(**columns):
-        known = {"max_connections": {**MAX_CONNECTIONS, "setting": "200", "shown": "200", **columns}}
+        known = {"max_connections": dataclasses.replace(MAX_CONNECTIONS, setting="200", shown="200", **columns)}
         return change.larger_elsewhere(known, None, {"max_connections": "150"}, {"max_connections"}, AUTO)
 
-    assert larger(source="configuration file") == {"max_connections": {"value": "200", "place": "the running server"}}
+    assert larger(source="configuration file") == {"max_connections": Larger("200", "the running server")}
     assert larger(source="configuration file", sourcefile=AUTO) == {}
-    assert larger(source="command line")["max_connections"]["place"] == "the server's command line"
+    assert larger(source="command line")["max_connections"].place == "the server's command line"
 
 
 def test_units_are_compared_as_the_server_does():
@@ -70,34 +67,19 @@ def test_units_are_compared_as_the_server_does():
         assert bool(change.larger_elsewhere(KNOWN, found, {"work_mem": text}, {"work_mem"}, OURS)) is larger, text
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("DateStyle", "DateStyle of at_least is no number"),
-        ("my.own", "my.own of at_least"),
-        ("workmem", "Did you mean work_mem?"),
-    ],
-)
-def test_only_numbers_are_raised(name, words):
-    with pytest.raises(Refusal) as refused:
-        change.only_raised(KNOWN, ["WORK_MEM", name])
-    assert words in str(refused.value)
-    assert change.only_raised(KNOWN, ["WORK_MEM", "random_page_cost"]) == {"work_mem", "random_page_cost"}
-
-
 def test_what_a_file_can_change():
-    known = {**KNOWN, "shared_buffers": {**SHARED_BUFFERS, "sourcefile": OURS}}
+    known = {**KNOWN, "shared_buffers": dataclasses.replace(SHARED_BUFFERS, sourcefile=OURS)}
     found = lines((OTHER, "primary_conninfo", "x"), (OURS, "WORK_MEM", "9MB"), (OURS, "my.own", "1"))
-    rows = change.concerned(known, found, ["random_page_cost"], OURS)
+    rows = change.affected(known, found, ["random_page_cost"], OURS)
     assert sorted(rows) == ["my.own", "random_page_cost", "shared_buffers", "work_mem"]
     assert rows["my.own"] is None and rows["work_mem"] is WORK_MEM
-    assert change.presents(rows, found) == {
+    assert change.texts_now(rows, found) == {
         "my.own": "1",
         "random_page_cost": None,
         "shared_buffers": None,
         "work_mem": "9MB",
     }
-    assert change.futures(rows, found, {"work_mem": "1MB"}, {}, OURS) == {
+    assert change.texts_to_come(rows, found, {"work_mem": "1MB"}, {}, OURS) == {
         "my.own": None,
         "random_page_cost": None,
         "shared_buffers": None,
@@ -107,9 +89,9 @@ def test_what_a_file_can_change():
 
 def changed(name, before, after, unloaded=False, waiting=(), **columns):
     """Return (old, new) of the parameter's change from one text to another, None for no change."""
-    known = {name.lower(): {**KNOWN[name.lower()], **columns}} if name.lower() in KNOWN else {}
+    known = {name.lower(): dataclasses.replace(KNOWN[name.lower()], **columns)} if name.lower() in KNOWN else {}
     found = change.changes(known, {name: before}, {name: after}, list(waiting), unloaded)
-    return (found[0]["old"], found[0]["new"]) if found else None
+    return (found[0].old, found[0].new) if found else None
 
 
 def test_changes():
@@ -136,7 +118,7 @@ def test_changes():
 
 
 @pytest.mark.parametrize(
-    ("parameter", "text", "expected"),
+    ("found", "text", "expected"),
     [
         (SHARED_BUFFERS, "16384", "128MB"),
         (SHARED_BUFFERS, "131072", "1GB"),
@@ -145,23 +127,23 @@ def test_changes():
         (WORK_MEM, "0", "0"),
         (WORK_MEM, "-1", "-1"),
         (WORK_MEM, "1025", "1025kB"),
-        (row("deadlock_timeout", "integer", "1", unit="ms"), "90000", "90s"),
-        (row("checkpoint_timeout", "integer", "1", unit="s"), "300", "5min"),
+        (parameter("deadlock_timeout", "integer", "1", unit="ms", **INT), "90000", "90s"),
+        (parameter("checkpoint_timeout", "integer", "1", unit="s", **INT), "300", "5min"),
         (MAX_CONNECTIONS, "100", "100"),
         (COST, "1.1", "1.1"),
         (None, "7", "7"),
         (None, None, ""),
     ],
 )
-def test_readable(parameter, text, expected):
-    assert change.readable(parameter, text) == expected
+def test_readable(found, text, expected):
+    assert change.readable(found, text) == expected
 
 
 def test_the_table():
     changes = [
-        {"name": "shared_buffers", "old": "128MB", "new": "1GB", "waits": True},
-        {"name": "log_line_prefix", "old": "", "new": "x" * 200, "waits": False},
-        {"name": "work_mem", "old": "4MB", "new": "8MB", "waits": False},
+        Change("shared_buffers", "128MB", "1GB", waits=True),
+        Change("log_line_prefix", "", "x" * 200, waits=False),
+        Change("work_mem", "4MB", "8MB", waits=False),
     ]
     table = change.table(changes, {"work_mem": "not permitted"}, {"work_mem": "For sorts.\nAnd more.", "geqo": "x"})
     assert table == [

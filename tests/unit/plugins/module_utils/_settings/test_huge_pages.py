@@ -7,7 +7,14 @@ import itertools
 import pytest
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings import huge_pages
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings.huge_pages import Aim, Boot, Kept, Part, Pool
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings.huge_pages import (
+    Aim,
+    Boot,
+    Kept,
+    Need,
+    Part,
+    Pool,
+)
 
 GB, PAGE = 1024**3, 2 * 1024**2
 HERE, THERE = "/var/lib/postgresql/15/main", "/srv/the other's, 5 of those"
@@ -49,7 +56,7 @@ def laid_out(root, files):
 )
 def test_the_first_time(found, needed, ours, boot, expected, added):
     kept = None if added is None else Kept(expected, {HERE: Part(needed, added)})
-    assert huge_pages.aim(found, None, HERE, needed, ours, Boot(boot, "")) == Aim(expected, kept)
+    assert huge_pages.aim(found, None, Need(HERE, needed, ours), Boot(boot, "")) == Aim(expected, kept)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +82,7 @@ def test_the_first_time(found, needed, ours, boot, expected, added):
 )
 def test_later_times(found, needed, ours, expected, lasting):
     kept = Kept(50, {HERE: Part(38, 30)})
-    aim = huge_pages.aim(found, kept, HERE, needed, ours, NOTHING)
+    aim = huge_pages.aim(found, kept, Need(HERE, needed, ours), NOTHING)
     assert aim == Aim(expected, Kept(lasting, {HERE: Part(needed, lasting - 20)}))
 
 
@@ -93,34 +100,34 @@ def test_later_times(found, needed, ours, expected, lasting):
 )
 def test_given_back(found, ours, expected):
     kept = Kept(50, {HERE: Part(38, 30)})
-    assert huge_pages.aim(found, kept, HERE, 0, ours, NOTHING) == Aim(expected, None)
-    assert huge_pages.aim(found, None, HERE, 0, ours, NOTHING) == Aim(found.total, None)
+    assert huge_pages.aim(found, kept, Need(HERE, 0, ours), NOTHING) == Aim(expected, None)
+    assert huge_pages.aim(found, None, Need(HERE, 0, ours), NOTHING) == Aim(found.total, None)
 
 
 def test_two_servers_of_a_host_share_the_file():
-    first = huge_pages.aim(pool(8), None, HERE, 38, 0, NOTHING)
-    second = huge_pages.aim(pool(46), first.kept, THERE, 10, 0, NOTHING)
+    first = huge_pages.aim(pool(8), None, Need(HERE, 38, 0), NOTHING)
+    second = huge_pages.aim(pool(46), first.kept, Need(THERE, 10, 0), NOTHING)
     assert second == Aim(56, Kept(56, {HERE: Part(38, 38), THERE: Part(10, 10)}))
-    assert huge_pages.aim(pool(56, 48), second.kept, HERE, 38, 38, NOTHING) == second
-    assert huge_pages.aim(pool(56, 48), second.kept, THERE, 10, 10, NOTHING) == second
-    assert huge_pages.aim(pool(56, 48), second.kept, HERE, 0, 38, NOTHING) == Aim(18, Kept(18, {THERE: Part(10, 10)}))
+    assert huge_pages.aim(pool(56, 48), second.kept, Need(HERE, 38, 38), NOTHING) == second
+    assert huge_pages.aim(pool(56, 48), second.kept, Need(THERE, 10, 10), NOTHING) == second
+    assert huge_pages.aim(pool(56, 48), second.kept, Need(HERE, 0, 38), NOTHING) == Aim(18, Kept(18, {THERE: Part(10, 10)}))
     assert huge_pages.read(huge_pages.render(second.kept)) == second.kept
 
 
 def test_it_is_stable_and_leaves_others_theirs_in_every_state():
     """The second run finds nothing to do, before our restart and after it; what others use is never counted on."""
     for total, others, needed, later, boot in itertools.product(*[[0, 5, 38, 70]] * 5):
-        aim = huge_pages.aim(pool(total, others), None, HERE, needed, 0, Boot(boot, ""))
+        aim = huge_pages.aim(pool(total, others), None, Need(HERE, needed, 0), Boot(boot, ""))
         assert aim.total >= others + needed if needed else aim.total == total
         for ours in (0, needed):
             found = pool(aim.total, others + ours)
-            assert huge_pages.aim(found, aim.kept, HERE, needed, ours, Boot(boot, "")) == aim
-            changed = huge_pages.aim(found, aim.kept, HERE, later, ours, Boot(boot, ""))
+            assert huge_pages.aim(found, aim.kept, Need(HERE, needed, ours), Boot(boot, "")) == aim
+            changed = huge_pages.aim(found, aim.kept, Need(HERE, later, ours), Boot(boot, ""))
             assert changed.total >= others + later or not later
             assert changed == huge_pages.aim(
-                pool(changed.total, others + later), changed.kept, HERE, later, later, Boot(boot, "")
+                pool(changed.total, others + later), changed.kept, Need(HERE, later, later), Boot(boot, "")
             )
-            given_back = huge_pages.aim(pool(changed.total, others), changed.kept, HERE, 0, 0, Boot(boot, ""))
+            given_back = huge_pages.aim(pool(changed.total, others), changed.kept, Need(HERE, 0, 0), Boot(boot, ""))
             assert given_back.kept is None
             without = total if aim.kept else aim.total
             assert changed.kept is None or given_back.total == max(without, others)

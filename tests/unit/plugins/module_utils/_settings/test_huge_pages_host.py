@@ -12,16 +12,21 @@ import pytest
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._account import Account
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings import huge_pages, huge_pages_host
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings import (
+    huge_pages,
+    huge_pages_advice,
+    huge_pages_host,
+)
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings.huge_pages import Aim, Kept, Part, Pool
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings.huge_pages_host import Future, Server, State
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings.huge_pages_advice import State
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings.huge_pages_demand import Demand, Server
 
 GB, PAGE = 1024**3, 2 * 1024**2
 MEMINFO = "MemTotal: 16777216 kB\nMemAvailable: 8388608 kB\nHugepagesize: 2048 kB\n"
 DATA = "/var/lib/postgresql/15/main"
 ACCOUNT = Account(104, 104, (104,), "/var/lib/postgresql")
 SERVER = Server(42, DATA, "/etc/postgresql/15/main/postgresql.conf", 8192, 150018, 1.0, ACCOUNT)
-FUTURE = Future(huge_pages="try", chosen=True, shared_buffers=GB, count=38)
+DEMAND = Demand(huge_pages="try", chosen=True, shared_buffers=GB, count=38)
 EMPTY = Pool(PAGE, 0, 0, 0, 0)
 OURS = Kept(38, {DATA: Part(38, 38)})
 
@@ -34,48 +39,11 @@ def laid_out(root, files):
 
 
 def state(path="/nowhere/90.conf", pool=EMPTY, **other):
-    """A State in which nothing is reserved; ``other`` may change it, its server's version or its future."""
+    """A State in which nothing is reserved; ``other`` may change it, its server's version or its demand."""
     server = dataclasses.replace(SERVER, version=other.pop("version", SERVER.version))
-    future = dataclasses.replace(FUTURE, **{name: other.pop(name) for name in list(other) if hasattr(FUTURE, name)})
-    found = dict(ours=0, in_use=False, as_it_runs=True, text=None)
-    return State(server=server, future=future, pool=pool, path=str(path), **{**found, **other})
-
-
-@pytest.mark.parametrize(
-    ("future", "expected"),
-    [
-        (dict(huge_pages="off", chosen=True, shared_buffers=64 * GB), False),
-        (dict(huge_pages="try", chosen=True, shared_buffers=GB), True),
-        (dict(huge_pages="on", chosen=True, shared_buffers=GB), True),
-        (dict(huge_pages="try", chosen=False, shared_buffers=2 * GB), True),
-        (dict(huge_pages="try", chosen=False, shared_buffers=2 * GB - 8192), False),
-    ],
-)
-def test_when_they_are_wished_for(future, expected):
-    assert Future(**future).wished is expected
-
-
-def row(name, setting, source, **other):
-    return {"name": name, "setting": setting, "source": source, **other}
-
-
-@pytest.mark.parametrize(
-    ("wished", "source", "expected"),
-    [
-        ({}, "default", Future("try", False, 0, 128 * 1024**2)),
-        ({}, "configuration file", Future("try", True, 0, 128 * 1024**2)),
-        ({"shared_buffers": "3GB"}, "default", Future("try", False, 0, 3 * GB)),
-        ({"shared_buffers": "262144", "huge_pages": "off"}, "default", Future("off", True, 0, 2 * GB)),
-    ],
-)
-def test_what_is_known_of_a_server_that_does_not_count(wished, source, expected):
-    buffers = {"vartype": "integer", "unit": "8kB", "min_val": "16", "max_val": "1073741823"}
-    known = {
-        "huge_pages": row("huge_pages", "try", source, vartype="enum", enumvals=["off", "on", "try"]),
-        "shared_buffers": row("shared_buffers", "16384", "configuration file", **buffers),
-        "block_size": row("block_size", "8192", "default"),
-    }
-    assert huge_pages_host._known_future(known, wished) == expected
+    demand = dataclasses.replace(DEMAND, **{name: other.pop(name) for name in list(other) if hasattr(DEMAND, name)})
+    found = dict(held=0, in_use=False, as_it_runs=True, text=None)
+    return State(server=server, demand=demand, pool=pool, path=str(path), **{**found, **other})
 
 
 LIMIT = {"proc/42/cgroup": "0::/a\n", "sys/fs/cgroup/a/hugetlb.2MB.max": f"{37 * PAGE}\n"}
@@ -103,7 +71,7 @@ GROUPS = {"proc/42/status": "Gid:\t104\t104\t104\t104\nGroups:\t103 \n", "proc/s
     ],
 )
 def test_what_no_pool_can_help_with(tmp_path, files, other, words):
-    told = " ".join(huge_pages_host._problem(state(**other), laid_out(tmp_path, files)))
+    told = " ".join(huge_pages_advice.problem(state(**other), laid_out(tmp_path, files)))
     assert all(word in told for word in words) and bool(words) == bool(told), told
 
 

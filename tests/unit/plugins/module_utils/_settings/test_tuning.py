@@ -1,14 +1,15 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The model against hosts worked out by hand, and against what it promises for every host."""
 
-import re
-
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings import tuning
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._settings import (
+    tuned_host,
+    tuning,
+)
 
 MB, GB, TB = 1024**2, 1024**3, 1024**4
 
@@ -198,30 +199,9 @@ HOSTS = [
     ),
 ]
 
-hosts = st.builds(
-    tuning.Host,
-    memory=st.integers(512 * MB, TB),
-    share=st.floats(0.05, 1.0),
-    limit=st.one_of(st.none(), st.integers(128 * MB, TB)),
-    connections=st.integers(1, 2000),
-    cpus=st.integers(1, 256),
-    storage=st.sampled_from(sorted(tuning.STORAGE)),
-    synapse_on_host=st.booleans(),
-    synapse_processes=st.integers(1, 20),
-    server_version=st.integers(14, 18),
-)
-
 
 def values(**host):
-    return {name: setting.value for name, setting in tuning.settings(tuning.Host(**host)).items()}
-
-
-def divided(host, own=None):
-    """Return the Budget of ``host``; a host that is refused is none of the test's."""
-    try:
-        return tuning.divide(host, own)
-    except Refusal:
-        assume(False)
+    return {name: setting.value for name, setting in tuning.settings(tuned_host.Host(**host)).items()}
 
 
 @pytest.mark.parametrize(("host", "expected"), HOSTS)
@@ -268,54 +248,7 @@ def test_workers_for_io_come_with_18(version, cpus, expected):
     assert values(memory=16 * GB, cpus=cpus, server_version=version).get("io_workers") == expected
 
 
-@given(hosts)
-def test_the_worst_case_stays_within_90_percent_of_the_budget(host):
-    budget = divided(host)
-    runs = host.connections + min(host.cpus, 8)
-    factor = 2 if host.server_version == 14 else 3
-    worst = budget.shared_buffers + budget.wal_buffers + 3 * budget.autovacuum_work_mem + budget.maintenance_work_mem
-    worst += runs * factor * budget.work_mem + (runs * 3 + 3 + 6) * MB
-    assert worst == budget.envelope <= 0.9 * budget.budget
-    assert budget.budget + budget.system + budget.synapse <= budget.available <= host.memory * host.share
-    assert host.limit is None or budget.budget <= host.limit
-    assert not tuning.excess(budget, {})
-
-
-@given(hosts, st.integers(0, TB), st.sampled_from([{}, {"autovacuum_work_mem": -1}, {"hash_mem_multiplier": 4}]))
-def test_more_memory_never_means_less_of_anything(host, more, own):
-    budget = divided(host, own)
-    larger = tuning.divide(tuning.Host(**{**host.__dict__, "memory": host.memory + more}), own)
-    for name in ("shared_buffers", "wal_buffers", "maintenance_work_mem", "autovacuum_work_mem", "work_mem", "budget"):
-        assert getattr(budget, name) <= getattr(larger, name), name
-    assert 0.2 * budget.budget <= budget.shared_buffers <= 0.4 * budget.budget
-
-
-@given(hosts)
-def test_the_bar_shows_the_whole_memory(host):
-    lines = tuning.drawn(divided(host))
-    shown = sum(int(re.search(r"(\d+) MB$", line)[1]) for line in lines[3:])
-    assert host.memory // MB - len(lines) <= shown <= host.memory // MB
-    assert 60 <= len(lines[2]) <= 63
-    assert all(line.split()[0] in lines[2] or int(line.split()[-2]) * 60 <= host.memory // MB for line in lines[3:])
-
-
-def test_the_bar_is_for_reading():
-    assert tuning.drawn(tuning.divide(tuning.Host(memory=4 * GB, cpus=2, synapse_on_host=True))) == [
-        "Memory 4096 MB, PostgreSQL's budget 2048 MB,",
-        "of which it takes 1842 MB in the worst case, 89 %:",
-        "[ssssssSSSSSSSSSSSSSSSSSSSSSSSSBBBBBBBBmmvvqqqqqqqqqqqqqqp...]",
-        " s  system and other services            409 MB",
-        " S  Synapse                             1638 MB",
-        " B  shared_buffers, wal_buffers          528 MB",
-        " m  maintenance_work_mem                 128 MB",
-        " v  3 x autovacuum_work_mem              192 MB",
-        " q  22 x 3 x work_mem                    919 MB",
-        " p  the processes themselves              75 MB",
-        " .  free even then, for cached files     205 MB",
-    ]
-
-
-FOUR = tuning.Host(memory=4 * GB, cpus=2)
+FOUR = tuned_host.Host(memory=4 * GB, cpus=2)
 
 
 @pytest.mark.parametrize(
@@ -358,45 +291,9 @@ def test_ones_own_values_say_what_they_stand_for():
     assert {"work_mem", "WORK_MEM"} <= set(tuning.settings(FOUR, {"work_mem": "4MB", "WORK_MEM": "5MB"}))
 
 
-@given(hosts, st.integers(64, 1 << 20), st.integers(16, 1 << 20))
-def test_ones_own_values_are_never_counted_short(host, work_mem, buffers):
-    own = {"work_mem": f"{work_mem}kB", "shared_buffers": buffers}
-    budget = tuning.divide(host, own) if divided(host) else None
-    worst = buffers * 8192 + (host.connections + min(host.cpus, 8)) * (2 if host.server_version == 14 else 3) * work_mem * 1024
-    assert worst < budget.envelope
-    assert bool(tuning.excess(budget, own)) == (budget.envelope > budget.limit)
-
-
-def test_a_worst_case_of_ones_own_that_does_not_fit_is_said():
-    own = {"work_mem": "64MB"}
-    words = tuning.excess(tuning.divide(FOUR, own), own)
-    # 912 + 16 + 230 + 345 + 66 x 64 + 75 = 5802
-    assert words.startswith(
-        "With your own work_mem PostgreSQL can take 5802 MB in the worst case, which is 157 % of its budget of 3686 MB"
-    )
-
-
-@pytest.mark.parametrize(
-    ("own", "words"),
-    [
-        ({"shared_buffers": "1GiB"}, "shared_buffers cannot be '1GiB': 'GiB' is not a unit"),
-        ({"work_mem": "much"}, "not a number"),
-        ({"work_mem": True}, "boolean"),
-        ({"work_mem": "1e99"}, "out of range"),
-        ({"hash_mem_multiplier": "2MB"}, "unit"),
-        ({"max_connections": -5}, "out of range"),
-        ({"shared_buffers": "4GB"}, "with your shared_buffers 4GB"),
-        ({"max_connections": 5000}, "with your max_connections 5000"),
-    ],
-)
-def test_ones_own_values_that_make_no_sense_are_refused(own, words):
-    with pytest.raises(Refusal, match=words):
-        tuning.divide(FOUR, own)
-
-
 @given(st.integers(512 * MB, TB), st.integers(1, 1024), st.integers(14, 18), st.booleans())
 def test_every_host_from_512_mb_to_1_tb_has_settings_for_synapses_default_pool(memory, cpus, version, synapse):
-    found = tuning.settings(tuning.Host(memory=memory, cpus=cpus, server_version=version, synapse_on_host=synapse))
+    found = tuning.settings(tuned_host.Host(memory=memory, cpus=cpus, server_version=version, synapse_on_host=synapse))
     for setting in found.values():
         assert setting.context in ("reload", "restart") and setting.source.startswith("manual, ")
         assert len(setting.comment.splitlines()) == 2 and setting.comment.startswith(setting.reason)
@@ -426,9 +323,4 @@ def test_every_host_from_512_mb_to_1_tb_has_settings_for_synapses_default_pool(m
 )
 def test_what_makes_no_sense_is_refused(host, words):
     with pytest.raises(Refusal, match=words):
-        tuning.settings(tuning.Host(**{"memory": 4 * GB, **host}))
-
-
-@pytest.mark.parametrize(("count", "text"), [(64 * 1024, "64kB"), (1536 * MB, "1536MB"), (2 * GB, "2GB"), (256 * MB, "256MB")])
-def test_size(count, text):
-    assert tuning.size(count) == text
+        tuning.settings(tuned_host.Host(**{"memory": 4 * GB, **host}))
