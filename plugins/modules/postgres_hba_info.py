@@ -107,7 +107,7 @@ explanation:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import hba_server
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import hba_server, server
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
 
 
@@ -124,8 +124,8 @@ def main() -> None:
     params = module.params
     with told_to(module):
         hba_server.require_address(params["address"])
-        with _connection.session(params, autocommit=True, what="postgres_hba_info") as connection, connection.cursor() as cursor:
-            found = hba_server.why(cursor, params)
+        with server.connected(params, "postgres_hba_info") as administered:
+            found = hba_server.explain(administered, params)
     module.exit_json(changed=False, **found)
 
 

@@ -204,10 +204,12 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import (
     database,
     hba_file,
+    hba_option,
     ident,
     ownership,
     privileges,
     role,
+    server,
 )
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, told_to
 
@@ -238,8 +240,8 @@ def rules(params: dict) -> tuple[list, list]:
     tls = params["tls"] or params["method"] == "cert"
     how = {"method": params["method"], "options": {"map": ident.MAP} if params["method"] == "peer" else None}
     ours = local + [{"type": "hostssl" if tls else "host", **address} for address in addresses]
-    wished = hba_file.rules([{**rule, **how} for rule in ours] + params["rules"])
-    return wished, hba_file.rules([{"type": "host", **address} for address in addresses], "absent") if tls else []
+    wished = hba_option.rules([{**rule, **how} for rule in ours] + params["rules"])
+    return wished, hba_option.rules([{"type": "host", **address} for address in addresses], "absent") if tls else []
 
 
 def steps(module, params: dict) -> dict:
@@ -255,16 +257,19 @@ def steps(module, params: dict) -> dict:
         "ownership": lambda cursor, check: ownership.step(cursor, params, check),
     }
     if params["method"] == "peer":
-        found["map"] = lambda cursor, check: ident.step(module, cursor, params, check)
+        found["map"] = lambda cursor, check: ident.apply(module, cursor, params, check)
     content = params["hba_content"]
-    hba = {**params, "path": None, "backup": False}
-    wished, gone = rules(params)
-    if wished or content is not None:
-        present = {**hba, "content": content, "rules": wished, "state": "present"}
-        found["rules"] = lambda cursor, check: hba_file.step(module, cursor, present, check)
-    if gone and content is None:  # a file that is wholly ours never has them
-        absent = {**hba, "content": None, "rules": gone, "state": "absent"}
-        found["without TLS"] = lambda cursor, check: hba_file.step(module, cursor, absent, check)
+    libpq = _connection.keywords(params)
+
+    def placing(wish: hba_file.Wish):
+        return lambda cursor, check: hba_file.apply(module, server.Server(cursor, libpq, "synapse_database"), wish, check)
+
+    wanted, unwanted = rules(params)
+    managed = params["allow_managed_file"]
+    if wanted or content is not None:
+        found["rules"] = placing(hba_file.Wish(wanted, content=content, allow_managed_file=managed))
+    if unwanted and content is None:  # a file that is wholly ours never has them
+        found["without TLS"] = placing(hba_file.Wish(unwanted, "absent", allow_managed_file=managed))
     return found
 
 
@@ -306,7 +311,7 @@ def main() -> None:
             system_users=dict(type="list", elements="str", default=[]),
             tls=dict(type="bool", default=False),
             hba_content=dict(type="str"),
-            rules=dict(type="list", elements="dict", default=[], options=hba_file.RULE),
+            rules=dict(type="list", elements="dict", default=[], options=hba_option.SPEC),
             allow_managed_file=dict(type="bool", default=False),
         ),
         supports_check_mode=True,

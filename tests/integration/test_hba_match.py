@@ -199,7 +199,7 @@ def expected(cursor, door: Door, connection: hba_match.Connection):
     """Return the entry that decides by our reading, and what knock() must then return."""
     connection = dataclasses.replace(connection, roles=hba_server.roles(cursor, connection.user))
     entries = hba_match.entries(str(door.folder / "pg_hba.conf"), hba_server.files(cursor))
-    entry = hba_match.decides(entries, connection, hba_server.searcher(cursor))
+    entry = hba_match.first_match(entries, connection, hba_server.regex_search(cursor))
     if entry is None:
         return None, "none"
     assert entry.sure
@@ -221,7 +221,7 @@ def test_a_host_name_counts_when_it_leads_to_the_client_and_back(door):
             told = expected(cursor, door, dataclasses.replace(connection, name=name))[1]
             assert told == door.knock(connection, "secret") == (str(door.folder / "pg_hba.conf"), line_number)
         entries = hba_match.entries(str(door.folder / "pg_hba.conf"), hba_server.files(cursor))
-        unsure = hba_match.decides(entries, eve, hba_server.searcher(cursor))
+        unsure = hba_match.first_match(entries, eve, hba_server.regex_search(cursor))
     assert (unsure.line.number, unsure.sure) == (2, False)
 
 

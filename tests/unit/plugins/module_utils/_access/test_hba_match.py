@@ -33,7 +33,7 @@ def decides(texts, version=160000, **change):
     """Return (path, line) of what decides about TLS, changed; None for nothing, and a minus where it is not sure."""
     connection = dataclasses.replace(TLS, **change)
     search = (lambda pattern, text: bool(re.search(pattern, text))) if version >= 160000 else None
-    found = hba_match.decides(hba_match.entries(HOST, files(texts, version)), connection, search)
+    found = hba_match.first_match(hba_match.entries(HOST, files(texts, version)), connection, search)
     return found and (found.path, found.line.number if found.sure else -found.line.number)
 
 
@@ -197,7 +197,7 @@ OURS = "hostssl synapse synapse 10.1.2.9/32 scram-sha-256"
 )
 def test_what_somebody_who_was_not_let_in_is_told(line, stored, change, words):
     connection = dataclasses.replace(TLS, **change)
-    entry = hba_match.decides(hba_match.entries(HOST, files(line)), connection, None)
-    told = hba_match.explained(entry, HOST, connection, stored)
+    entry = hba_match.first_match(hba_match.entries(HOST, files(line)), connection, None)
+    told = hba_match.explain(entry, HOST, connection, stored)
     assert [word for word in words if word not in told] == [], told
     assert "hunter2" not in told
