@@ -22,6 +22,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access
     server_file,
 )
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.hba_rule import Rule
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.query import only_row
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.server import Server
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
 
@@ -103,7 +104,7 @@ def apply(module: AnsibleModule, server: Server, wish: Wish, check_mode: bool) -
 def _opened(cursor: Cursor, path: str | None) -> _File:
     """Return the file at ``path``, or the one that the server begins with."""
     cursor.execute("SELECT current_setting('hba_file')")
-    (first,) = cursor.fetchone()
+    (first,) = only_row(cursor)
     path = os.path.realpath(path or first)
     return _File(path, server_file.read(path), first)
 
@@ -177,7 +178,7 @@ def _block_manager(outcome: hba_placing.Outcome) -> _managed.Manager | None:
 def _patroni(cursor: Cursor) -> str | None:
     """Return what Patroni keeps of its cluster's configuration beside the server's data; None where it does not run it."""
     cursor.execute("SELECT current_setting('data_directory')")
-    (folder,) = cursor.fetchone()
+    (folder,) = only_row(cursor)
     with contextlib.suppress(OSError):
         return pathlib.Path(folder, "patroni.dynamic.json").read_text(encoding="utf-8", errors="replace")
     return None

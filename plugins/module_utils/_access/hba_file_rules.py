@@ -12,6 +12,7 @@ import os
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _words
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import hba, server_file
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.query import only_row
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.server import Server
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
@@ -56,7 +57,7 @@ def require_reader(server: Server) -> None:
         " AND has_function_privilege('pg_catalog.pg_reload_conf()', 'EXECUTE')"
         " AND pg_has_role('pg_read_all_settings', 'USAGE'), current_user"
     )
-    allowed, role = server.cursor.fetchone()
+    allowed, role = only_row(server.cursor)
     if not allowed:
         raise Refusal(
             f"The role {role!r} at {server.place} may not read pg_hba_file_rules and hba_file or reload the server.",

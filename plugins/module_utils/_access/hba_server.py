@@ -18,8 +18,8 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access
     hba_file_rules,
     hba_match,
     role,
-    scram,
 )
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.query import only_row
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.server import Server
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
@@ -43,7 +43,7 @@ _Interface._fields_ = [
 ]
 
 # Socket family -> where in a sockaddr its address begins, and how long it is: ip(7), ipv6(7).
-_ADDRESS_SPANS = {socket.AF_INET: (4, 4), socket.AF_INET6: (8, 16)}
+_ADDRESS_SPANS: dict[int, tuple[int, int]] = {socket.AF_INET: (4, 4), socket.AF_INET6: (8, 16)}
 
 
 def files(cursor: Cursor) -> hba_match.Files:
@@ -123,7 +123,7 @@ def explain(server: Server, params: dict) -> dict:
     _require_reader(server)
     cursor = server.cursor
     cursor.execute("SELECT current_setting('hba_file'), current_setting('ssl')")
-    path, ssl = cursor.fetchone()
+    path, ssl = only_row(cursor)
     found = list(hba_match.entries(path, files(cursor)))
     connection = _connection_of(cursor, params, ssl == "on")
     entry = hba_match.first_match(found, connection, regex_search(cursor))
@@ -142,7 +142,7 @@ def explain(server: Server, params: dict) -> dict:
 def _connection_of(cursor: Cursor, params: dict, ssl: bool) -> hba_match.Connection:
     """Return the connection that ``params`` describe, with what the server's host knows of it where that is this host."""
     cursor.execute("SELECT inet_server_addr() IS NOT DISTINCT FROM inet_client_addr()")
-    (is_local,) = cursor.fetchone()
+    (is_local,) = only_row(cursor)
     encryption = params["encryption"] or ("tls" if ssl else "none")
     return hba_match.Connection(
         {"none": "plain"}.get(encryption, encryption) if params["address"] else "socket",
@@ -167,13 +167,9 @@ def _described(entry: hba_match.Entry) -> dict:
 def _password_state(cursor: Cursor, user: str) -> str:
     """Return how the password of ``user`` is stored, never what it is; see hba_match.explain()."""
     found = role.find(cursor, user)
-    if found and not found["attributes"]["LOGIN"]:
+    if found and not found.attributes["LOGIN"]:
         return "nologin"
-    cursor.execute("SELECT rolvaliduntil < now() FROM pg_catalog.pg_roles WHERE rolname = %s", (user,))
-    expired = cursor.fetchone()
-    if expired and expired[0]:
-        return "expired"
-    return scram.kind(role.stored_password(cursor, user)) if role.may_read_passwords(cursor) else "unreadable"
+    return "expired" if role.expiry_warnings(cursor, user) else role.password_kind(cursor, user)
 
 
 def _not_in_force(cursor: Cursor, paths: list[str]) -> list[str]:
@@ -187,7 +183,7 @@ def _not_in_force(cursor: Cursor, paths: list[str]) -> list[str]:
         ]
     loaded = "SELECT bool_or((pg_stat_file(path)).modification > pg_conf_load_time()) FROM unnest(%s) path"
     cursor.execute(loaded, (paths,))
-    return ["The server has not loaded its files since they were changed: reload it first."] if cursor.fetchone()[0] else []
+    return ["The server has not loaded its files since they were changed: reload it first."] if only_row(cursor)[0] else []
 
 
 def _require_reader(server: Server) -> None:
@@ -196,7 +192,7 @@ def _require_reader(server: Server) -> None:
         "SELECT has_function_privilege('pg_catalog.pg_read_binary_file(text)', 'EXECUTE')"
         " AND pg_has_role('pg_read_server_files', 'USAGE') AND pg_has_role('pg_read_all_settings', 'USAGE'), current_user"
     )
-    allowed, found = server.cursor.fetchone()
+    allowed, found = only_row(server.cursor)
     if not allowed:
         raise Refusal(
             f"The role {found!r} at {server.place} may not read the server's files, so which line of pg_hba.conf decides is not "

@@ -15,6 +15,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _words
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import hba, server_file
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.query import only_row
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
 
@@ -54,16 +55,15 @@ def require_possible(users: list[str], role: str) -> None:
             raise Refusal(f"{name!r} would be a regular expression in pg_ident.conf.", "Choose another name.")
 
 
-def apply(module: AnsibleModule, cursor: Cursor, params: dict, check_mode: bool) -> dict:
-    """Bring the server's pg_ident.conf to its wished state; return ``{changed, diff}``.
+def apply(module: AnsibleModule, cursor: Cursor, users: list[str], role: str, check_mode: bool) -> dict:
+    """Let the operating system's ``users`` be ``role`` by the server's pg_ident.conf; return ``{changed, diff}``.
 
-    ``params`` are the module synapse_database's, of which the ``system_users`` and the ``user`` count. A line that the server
-    rejects means that the old file is put back.
+    A line that the server rejects means that the old file is put back.
     """
     cursor.execute("SELECT current_setting('ident_file')")
-    path = os.path.realpath(cursor.fetchone()[0])
+    path = os.path.realpath(only_row(cursor)[0])
     before = server_file.read(path)
-    after = with_users(before, params["system_users"], params["user"])
+    after = with_users(before, users, role)
     _require_accepted(cursor, "Correct or remove that line first.")
     if after != before:
         server_file.require_owner(path)

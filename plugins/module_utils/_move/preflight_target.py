@@ -107,7 +107,7 @@ def _report_sessions(report: Report, cursor: Cursor, pool: int) -> None:
 
 def report_database(report: Report, cursor: Cursor, name: str, allow_unsafe_locale: bool) -> None:
     """Report what Synapse or the routine cannot work with in the connected database ``name``."""
-    facts = database.find(cursor, name)
+    facts = database.current(cursor)
     with report.catching_refusals():
         for warning in database.require_fit(cursor, allow_unsafe_locale):
             report.note(warning, "Nothing is to be done before the move.")
@@ -125,7 +125,7 @@ def report_database(report: Report, cursor: Cursor, name: str, allow_unsafe_loca
         )
     if not in_database:
         report.problem(
-            f"The role {role} may not create anything in the database {name}, which belongs to {facts['owner']}.",
+            f"The role {role} may not create anything in the database {name}, which belongs to {facts.owner}.",
             f"Give it to Synapse's role by `ALTER DATABASE {identifier(name)} OWNER TO {quoted}`, or by the module "
             "postgres_database.",
         )
