@@ -184,7 +184,8 @@ backup_file:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import hba_file, hba_option, server
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import hba_file, hba_option
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.server import connected
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
 
 
@@ -205,8 +206,8 @@ def main() -> None:
     with told_to(module):
         rules = hba_option.rules(params["rules"] or [], params["state"])
         options = {name: params[name] for name in ("state", "path", "content", "backup", "allow_managed_file")}
-        with server.connected(params, "postgres_hba") as administered:
-            result = hba_file.apply(module, administered, hba_file.Wish(rules, **options), module.check_mode)
+        with connected(params, "postgres_hba") as server:
+            result = hba_file.apply(module, server, hba_file.Desired(rules, **options), module.check_mode)
     for warning in result.pop("warnings"):
         module.warn(warning)
     module.exit_json(**result)

@@ -17,7 +17,7 @@ import psycopg2
 import pytest
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import hba_match, hba_server
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import hba_match, hba_server, host_addresses
 from support import link
 
 FILES = 30
@@ -178,7 +178,7 @@ def someone(chance: random.Random, kinds: list[str], networks) -> hba_match.Conn
 
 def test_our_first_match_is_the_servers(door):
     told: dict[str, int] = dict.fromkeys(["line", "reject", "none", "trust"], 0)
-    networks = hba_server.networks()
+    networks = host_addresses.networks()
     for number in range(FILES):
         chance = random.Random(f"{number} {door.cluster.major}")
         texts = files(chance, door.cluster.major >= 16)
@@ -212,7 +212,7 @@ def expected(cursor, door: Door, connection: hba_match.Connection):
 
 def test_a_host_name_counts_when_it_leads_to_the_client_and_back(door):
     """Where nobody knows the client's name, the line is one that may have decided."""
-    name = hba_server.client_name("127.0.0.1")
+    name = host_addresses.client_name("127.0.0.1")
     assert name, "this machine has no name for its loopback address, as in /etc/hosts"
     door.load(ADMIN + f"host all eve {name.upper()} md5\nhost all all .example.org reject\nhost all ann 127.0.0.1/32 md5\n")
     ann, eve = (hba_match.Connection("plain", "ann", user, address="127.0.0.1") for user in ("ann", "eve"))
@@ -226,4 +226,4 @@ def test_a_host_name_counts_when_it_leads_to_the_client_and_back(door):
 
 
 def test_this_hosts_own_addresses():
-    assert "127.0.0.1/8" in map(str, hba_server.networks())
+    assert "127.0.0.1/8" in map(str, host_addresses.networks())

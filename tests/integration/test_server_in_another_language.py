@@ -112,7 +112,7 @@ def test_somebody_else_at_the_port_is_not_told_to_be_no_server(server):
 def set_password(server, name: str, password: str, check: bool = False) -> dict:
     """Return the result of postgres_role for somebody who may make roles, and not read pg_authid."""
     with connected(login(server, "manager", "sesame"), "postgres_role", autocommit=False) as administered:
-        return roles.present(administered, roles.Wish(name, password, []), check)
+        return roles.present(administered, roles.Desired(name, password, []), check)
 
 
 @pytest.mark.parametrize("name", ["synapse", "sleeper", "limited"])

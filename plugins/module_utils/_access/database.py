@@ -74,7 +74,7 @@ class Database:
 
 
 @dataclasses.dataclass(frozen=True)
-class Wish:
+class Desired:
     """A database as it is to be: the options of the module postgres_database, which say what each is.
 
     With ``allow_unsafe_locale`` an existing one is refused for another encoding alone, as the module synapse_database may ask.
@@ -113,44 +113,44 @@ def current(cursor: Cursor) -> Database:
     return found
 
 
-def present(server: Server, wish: Wish, check_mode: bool) -> dict:
-    """Bring the database to its wished state; return the result of the module postgres_database.
+def present(server: Server, desired: Desired, check_mode: bool) -> dict:
+    """Bring the database to its desired state; return the result of the module postgres_database.
 
     The connection must autocommit. Raises Refusal for an existing database of another locale or encoding.
     """
-    cursor, name, owner = server.cursor, wish.name, wish.owner
+    cursor, name, owner = server.cursor, desired.name, desired.owner
     before = find(cursor, name)
-    wanted = Database(owner, _known_encoding(cursor, wish.encoding), wish.lc_collate, wish.lc_ctype)
+    wanted = Database(owner, _known_encoding(cursor, desired.encoding), desired.lc_collate, desired.lc_ctype)
     if owner and (before is None or owner != before.owner):
         _require_may_set_owner(cursor, owner)
     if before is None:
         if not check_mode:
-            _create(cursor, name, wanted, wish.template)
+            _create(cursor, name, wanted, desired.template)
         return _result(name, None, wanted)
-    wrong = before.unfit_for_synapse(True) if wish.allow_unsafe_locale else before.differences(wanted)
+    wrong = before.unfit_for_synapse(True) if desired.allow_unsafe_locale else before.differences(wanted)
     if wrong:
         raise _locale_refusal(cursor, name, wrong)
     warnings = []
     if collation.contradiction(cursor, name):
         with server.within(name, autocommit=True) as inside:
-            warnings = require_fit(inside, wish.allow_unsafe_locale)
+            warnings = require_fit(inside, desired.allow_unsafe_locale)
     if owner and owner != before.owner and not check_mode:
         cursor.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(sql.Identifier(name), sql.Identifier(owner)))
     return {**_result(name, before, dataclasses.replace(before, owner=owner or before.owner)), "warnings": warnings}
 
 
-def absent(server: Server, wish: Wish, check_mode: bool) -> dict:
+def absent(server: Server, desired: Desired, check_mode: bool) -> dict:
     """Make the database not exist, unless it holds tables; return the result of the module postgres_database.
 
     The connection must autocommit.
     """
-    before = find(server.cursor, wish.name)
+    before = find(server.cursor, desired.name)
     if before:
-        with server.within(wish.name) as inside:
-            _require_empty(inside, wish.name)
+        with server.within(desired.name) as inside:
+            _require_empty(inside, desired.name)
         if not check_mode:
-            server.cursor.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(wish.name)))
-    return _result(wish.name, before, None)
+            server.cursor.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(desired.name)))
+    return _result(desired.name, before, None)
 
 
 def locale_problems(cursor: Cursor, allow_unsafe_locale: bool = False) -> tuple[list[str], list[str]]:

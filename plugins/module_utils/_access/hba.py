@@ -32,6 +32,9 @@ _KEYWORDS = {
     "user": {"all": "all"},
 }
 _PREFIXES = {"database": {"@": "file"}, "user": {"@": "file", "+": "member"}}
+# Included files, and regular expressions for names, came with PostgreSQL 16 (its release notes, section E.1.3.1.7).
+INCLUDES_SINCE = 160000
+
 _DIRECTIVES = ("include", "include_if_exists", "include_dir")
 
 # How next_token() of src/backend/libpq/hba.c cuts a line: blanks and commas separate, # ends it, quotes may start and

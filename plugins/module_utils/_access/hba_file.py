@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""pg_hba.conf on its host: brought to its wished state, checked by the server that reads it, and put back if that refuses."""
+"""pg_hba.conf on its host: brought to its desired state, checked by the server that reads it, and put back if that refuses."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types 
 
 
 @dataclasses.dataclass(frozen=True)
-class Wish:
+class Desired:
     """What is to become of a file: the options of the module postgres_hba, which say what each is; rules as of hba_option."""
 
     rules: list[Rule]
@@ -66,11 +66,11 @@ class _File:
         return self.is_first or any(row.file == self.path for row in rows)
 
 
-def apply(module: AnsibleModule, server: Server, wish: Wish, check_mode: bool) -> dict:
-    """Bring the file to its wished state; return the result of the module postgres_hba, with its warnings."""
+def apply(module: AnsibleModule, server: Server, desired: Desired, check_mode: bool) -> dict:
+    """Bring the file to its desired state; return the result of the module postgres_hba, with its warnings."""
     hba_file_rules.require_reader(server)
-    file = _opened(server.cursor, wish.path)
-    outcome = wish.outcome(file.text)
+    file = _opened(server.cursor, desired.path)
+    outcome = desired.outcome(file.text)
     rows, backup = hba_file_rules.rows(server.cursor), None
     if file.is_read(rows):
         hba_file_rules.require_accepted(rows, file.path, outcome.gone)
@@ -78,14 +78,14 @@ def apply(module: AnsibleModule, server: Server, wish: Wish, check_mode: bool) -
     differs = outcome.text != file.text
     warnings = list(outcome.warnings)
     if differs:
-        warnings += _manager_warnings(server.cursor, wish, file, outcome)
+        warnings += _manager_warnings(server.cursor, desired, file, outcome)
         server_file.require_owner(file.path)
         _files.require_replaceable(file.path)
     changed = differs or (file.is_first and server_file.is_newer_than_loaded(file.path, server.cursor))
     if differs and not check_mode:
-        backup = module.backup_local(file.path) if wish.backup else None
+        backup = module.backup_local(file.path) if desired.backup else None
         rows = _replace(module, server, file, outcome, backup)
-    warnings += _precedence_warnings(server, wish, file, outcome, rows)
+    warnings += _precedence_warnings(server, desired, file, outcome, rows)
     if file.is_read(rows) and changed and not check_mode and not _connection.reload(server.cursor):
         warnings.append(f"The server was told to reload, and {_connection.RELOAD_SECONDS} seconds later had not yet done so.")
     if not (changed and check_mode):
@@ -127,12 +127,12 @@ def _replace(
 
 
 def _precedence_warnings(
-    server: Server, wish: Wish, file: _File, outcome: hba_placing.Outcome, rows: list[hba_file_rules.Row]
+    server: Server, desired: Desired, file: _File, outcome: hba_placing.Outcome, rows: list[hba_file_rules.Row]
 ) -> list[str]:
     """Return warnings where the file is none that the server reads, or where it tries lines of other files before its rules."""
     if not file.is_read(rows):
         return [f"The server at {server.place} does not read {file.path}, so its rules are not in force there."]
-    if file.is_first or wish.state != "present":
+    if file.is_first or desired.state != "present":
         return []
 
     def read(name: str) -> str:
@@ -141,7 +141,7 @@ def _precedence_warnings(
     files = hba_match.Files(server.cursor.connection.server_version, read, os.listdir)
     tried = list(hba_match.entries(file.first, files))
     warnings = []
-    for rule, item in zip(wish.rules, outcome.placed):
+    for rule, item in zip(desired.rules, outcome.placed):
         for entry in tried:
             if os.path.realpath(entry.path) == file.path:
                 if entry.line.number == item.line:
@@ -154,11 +154,11 @@ def _precedence_warnings(
     return warnings
 
 
-def _manager_warnings(cursor: Cursor, wish: Wish, file: _File, outcome: hba_placing.Outcome) -> list[str]:
+def _manager_warnings(cursor: Cursor, desired: Desired, file: _File, outcome: hba_placing.Outcome) -> list[str]:
     """Return warnings of those who write the file, too; Refusal where our rules, and the access, would be lost."""
     patroni = _patroni(cursor) if file.is_first else None
     found = _managed.manager(file.path, file.text, patroni) or _block_manager(outcome)
-    if found and (found.is_final or (wish.state == "present" and not wish.allow_managed_file)):
+    if found and (found.is_final or (desired.state == "present" and not desired.allow_managed_file)):
         raise _managed.refuse(file.path, found, "whom the rules let in would be locked out")
     if found:
         return [_managed.warning(file.path, found)]

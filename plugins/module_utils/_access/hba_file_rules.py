@@ -17,9 +17,6 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
 
-# The view tells the file of a line since this server; before, there is only one file.
-_INCLUDES = 160000
-
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -41,7 +38,8 @@ def rows(cursor: Cursor) -> list[Row]:
 
     The error may quote bytes of the file that are no text in the database's encoding, hence its way as bytes.
     """
-    file = "file_name" if cursor.connection.server_version >= _INCLUDES else "current_setting('hba_file')"
+    # Before files could include others, there was only one.
+    file = "file_name" if cursor.connection.server_version >= hba.INCLUDES_SINCE else "current_setting('hba_file')"
     cursor.execute(f"SELECT {file}, line_number, type, auth_method, textsend(error) FROM pg_catalog.pg_hba_file_rules")
     return [
         Row(os.path.realpath(path), line, kind, method, error if error is None else bytes(error).decode("utf-8", "replace"))

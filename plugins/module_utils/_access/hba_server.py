@@ -2,21 +2,20 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The first match in pg_hba.conf and what it depends on, asked of the server and of its host: files, roles, addresses."""
+"""The first match in pg_hba.conf and what it depends on, asked of the server: its files, roles and passwords."""
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import errno
-import ipaddress
 import os
-import socket
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import (
     hba,
+    hba_explanation,
     hba_file_rules,
     hba_match,
+    host_addresses,
     role,
 )
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.query import only_row
@@ -30,22 +29,6 @@ except ImportError:
     pass
 
 
-class _Interface(ctypes.Structure):
-    """One address of the host's: struct ifaddrs of getifaddrs(3), as far as it is read here."""
-
-
-_Interface._fields_ = [
-    ("next", ctypes.POINTER(_Interface)),
-    ("name", ctypes.c_char_p),
-    ("flags", ctypes.c_uint),
-    ("address", ctypes.c_void_p),
-    ("netmask", ctypes.c_void_p),
-]
-
-# Socket family -> where in a sockaddr its address begins, and how long it is: ip(7), ipv6(7).
-_ADDRESS_SPANS: dict[int, tuple[int, int]] = {socket.AF_INET: (4, 4), socket.AF_INET6: (8, 16)}
-
-
 def files(cursor: Cursor) -> hba_match.Files:
     """Return how to read the server's files through the server, wherever it is."""
     return hba_match.Files(
@@ -57,7 +40,7 @@ def files(cursor: Cursor) -> hba_match.Files:
 
 def regex_search(cursor: Cursor) -> hba_match.Search | None:
     """Return what tells whether a regular expression is found in a text, by the server itself; None before 16."""
-    if cursor.connection.server_version < hba_match.SINCE:
+    if cursor.connection.server_version < hba.INCLUDES_SINCE:
         return None
     # The server compiles them for the collation C (hba.c, regcomp_auth_token).
     return lambda pattern, text: _rows(cursor, 'SELECT %s ~ %s COLLATE "C"', text, pattern)[0][0]
@@ -77,44 +60,6 @@ def roles(cursor: Cursor, user: str) -> frozenset[str]:
     return frozenset(name for (name,) in cursor.fetchall())
 
 
-def networks() -> tuple[ipaddress.IPv4Interface | ipaddress.IPv6Interface, ...]:
-    """Return this host's own addresses with their networks, by the call that the server makes too (ifaddr.c)."""
-    library, first = ctypes.CDLL(None, use_errno=True), ctypes.POINTER(_Interface)()
-    if library.getifaddrs(ctypes.byref(first)):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    found, entry = [], first
-    while entry:
-        address, netmask = entry.contents.address, entry.contents.netmask
-        family = ctypes.c_ushort.from_address(address).value if address and netmask else None
-        if family in _ADDRESS_SPANS:
-            start, size = _ADDRESS_SPANS[family]
-            number, mask = (ctypes.string_at(each + start, size) for each in (address, netmask))
-            bits = bin(int.from_bytes(mask, "big")).count("1")
-            found.append(ipaddress.ip_interface((number, bits)))
-        entry = entry.contents.next
-    library.freeifaddrs(first)
-    return tuple(found)
-
-
-def client_name(address: str) -> str:
-    """Return the name of ``address`` if it leads back to the address, and "" otherwise (hba.c, check_hostname)."""
-    try:
-        name = socket.getnameinfo((address, 0), socket.NI_NAMEREQD)[0]
-        back = {found[4][0] for found in socket.getaddrinfo(name, None)}
-    except OSError:
-        return ""
-    return name if address in back else ""
-
-
-def require_address(text: str) -> None:
-    """Raise Refusal unless ``text`` is an address, or empty."""
-    try:
-        if text:
-            ipaddress.ip_address(text.partition("%")[0])
-    except ValueError as error:
-        raise Refusal(f"{text!r} is not the address of a client.", "Give one such as 10.1.2.3 or ::1.") from error
-
-
 def explain(server: Server, params: dict) -> dict:
     """Return the result of the module postgres_hba_info, whose ``params`` these are.
 
@@ -128,10 +73,10 @@ def explain(server: Server, params: dict) -> dict:
     connection = _connection_of(cursor, params, ssl == "on")
     entry = hba_match.first_match(found, connection, regex_search(cursor))
     if entry and not entry.sure and connection.networks is not None:
-        connection = dataclasses.replace(connection, name=client_name(connection.address))
+        connection = dataclasses.replace(connection, name=host_addresses.client_name(connection.address))
         entry = hba_match.first_match(found, connection, regex_search(cursor))
     stored = _password_state(cursor, connection.user)
-    explanation = hba_match.explain(entry, path, connection, stored)
+    explanation = hba_explanation.explain(entry, path, connection, stored)
     return {
         "decides": entry and _described(entry),
         "password": stored if connection.roles else None,
@@ -150,7 +95,7 @@ def _connection_of(cursor: Cursor, params: dict, ssl: bool) -> hba_match.Connect
         params["user"],
         roles(cursor, params["user"]),
         params["address"],
-        networks=networks() if is_local else None,
+        networks=host_addresses.networks() if is_local else None,
     )
 
 
@@ -165,7 +110,7 @@ def _described(entry: hba_match.Entry) -> dict:
 
 
 def _password_state(cursor: Cursor, user: str) -> str:
-    """Return how the password of ``user`` is stored, never what it is; see hba_match.explain()."""
+    """Return how the password of ``user`` is stored, never what it is; see hba_explanation.explain()."""
     found = role.find(cursor, user)
     if found and not found.attributes["LOGIN"]:
         return "nologin"

@@ -77,9 +77,9 @@ SELECT r.oid = 10 OR EXISTS (SELECT FROM pg_catalog.pg_database WHERE datdba = r
     OR EXISTS (SELECT FROM pg_catalog.pg_tablespace WHERE spcowner = r.oid)
     OR EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extowner = r.oid)
     OR EXISTS (SELECT FROM pg_catalog.pg_class WHERE relowner = r.oid AND relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
-        AND relnamespace NOT IN (SELECT oid FROM ({_SCHEMAS}) AS ours))
+        AND relnamespace NOT IN (SELECT oid FROM ({_SCHEMAS}) AS synapses))
     OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE proowner = r.oid
-        AND pronamespace NOT IN (SELECT oid FROM ({_SCHEMAS}) AS ours))
+        AND pronamespace NOT IN (SELECT oid FROM ({_SCHEMAS}) AS synapses))
 FROM pg_catalog.pg_roles r WHERE rolname = %s
 """
 
@@ -248,7 +248,7 @@ def _command(cursor: Cursor, owner: str, role: str, objects: list[_Object]) -> s
     if not only_row(cursor)[0]:
         reassign = sql.SQL("REASSIGN OWNED BY {} TO {}").format(sql.Identifier(owner), sql.Identifier(role))
         return _psql(cursor, reassign.as_string(cursor))
-    cursor.execute(f"SELECT quote_ident(nspname) FROM ({_SCHEMAS}) AS ours")
+    cursor.execute(f"SELECT quote_ident(nspname) FROM ({_SCHEMAS}) AS synapses")
     loop = sql.SQL(" ".join(_LOOP.split())).format(
         owner=sql.Literal(sql.Identifier(owner).as_string(cursor)),
         schemas=sql.SQL(", ").join(sql.Literal(name) for (name,) in cursor.fetchall()),

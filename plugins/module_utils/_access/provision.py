@@ -58,8 +58,8 @@ def apply(module: AnsibleModule, params: dict) -> dict[str, dict]:
 def _steps(module: AnsibleModule, server: Server, params: dict) -> dict[str, Step]:
     """Return the steps for what is not in pg_hba.conf, in their order."""
     name, user = params["name"], params["user"]
-    of_role = role.Wish(user, params["password"], connection_limit=params["connection_limit"])
-    of_database = database.Wish(name, user, allow_unsafe_locale=params["allow_unsafe_locale"])
+    of_role = role.Desired(user, params["password"], connection_limit=params["connection_limit"])
+    of_database = database.Desired(name, user, allow_unsafe_locale=params["allow_unsafe_locale"])
     steps: dict[str, Step] = {
         "role": lambda check: role.present(server, of_role, check),
         "database": lambda check: database.present(server, of_database, check),
@@ -74,8 +74,8 @@ def _steps(module: AnsibleModule, server: Server, params: dict) -> dict[str, Ste
 def _hba_steps(module: AnsibleModule, server: Server, params: dict, wanted: list[Rule], unwanted: list[Rule]) -> dict[str, Step]:
     """Return the steps for pg_hba.conf: the rules that let in, and those that are to go."""
     content, managed = params["hba_content"], params["allow_managed_file"]
-    present = hba_file.Wish(wanted, content=content, allow_managed_file=managed)
-    absent = hba_file.Wish(unwanted, "absent", allow_managed_file=managed)
+    present = hba_file.Desired(wanted, content=content, allow_managed_file=managed)
+    absent = hba_file.Desired(unwanted, "absent", allow_managed_file=managed)
     steps: dict[str, Step] = {}
     if wanted or content is not None:
         steps["rules"] = lambda check: hba_file.apply(module, server, present, check)
@@ -101,7 +101,7 @@ def _rules(params: dict) -> tuple[list[Rule], list[Rule]]:
 def _require_possible(params: dict) -> None:
     """Raise Refusal for what cannot be meant."""
     method, addresses = params["method"], [client for client in params["clients"] if client != "local"]
-    role.Wish(params["user"], params["password"]).require_possible()
+    role.Desired(params["user"], params["password"]).require_possible()
     _connection.require_name("database", params["name"])
     if method == "peer":
         ident.require_possible(params["system_users"], params["user"])

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Roles as the catalog has them, and the statements that bring one to a wished state."""
+"""Roles as the catalog has them, and the statements that bring one to a desired state."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Role:
 
 
 @dataclasses.dataclass(frozen=True)
-class Wish:
+class Desired:
     """A role as it is to be: ``attributes`` are keywords of KEYWORDS; what is None is left as it is."""
 
     name: str
@@ -110,39 +110,39 @@ def find(cursor: Cursor, name: str) -> Role | None:
     return Role(row[0], dict(zip(ATTRIBUTES, row[2:])), row[1]) if row else None
 
 
-def present(server: Server, wish: Wish, check_mode: bool) -> dict:
-    """Bring the role to its wished state; return the result of the module postgres_role."""
+def present(server: Server, desired: Desired, check_mode: bool) -> dict:
+    """Bring the role to its desired state; return the result of the module postgres_role."""
     cursor = server.cursor
-    role = find(cursor, wish.name)
-    password = _password_state(server, wish, role)
-    wanted = wish.attributes_by_keyword()
+    role = find(cursor, desired.name)
+    password = _password_state(server, desired, role)
+    wanted = desired.attributes_by_keyword()
     if role is None:
         wanted = {**dict.fromkeys(ATTRIBUTES, False), "INHERIT": True, **wanted}
     before = role or Role(0, {}, -1)
     attributes = {key: on for key, on in wanted.items() if before.attributes.get(key) != on}
-    limit = None if wish.connection_limit == before.connection_limit else wish.connection_limit
+    limit = None if desired.connection_limit == before.connection_limit else desired.connection_limit
     changes = sorted(attributes) if role else ["role"]
     changes += ["connection_limit"] * (limit is not None) + ["password"] * password.is_to_be_set
     if changes and role:
-        _require_not_administrator(cursor, wish.name, role)
+        _require_not_administrator(cursor, desired.name, role)
     if changes and not check_mode:
-        options = _options(attributes, limit, _new_verifier(cursor, wish.password or "") if password.is_to_be_set else None)
-        _run(cursor, "ALTER" if role else "CREATE", wish.name, options)
+        options = _options(attributes, limit, _new_verifier(cursor, desired.password or "") if password.is_to_be_set else None)
+        _run(cursor, "ALTER" if role else "CREATE", desired.name, options)
     after = Role(before.oid, {**before.attributes, **wanted}, before.connection_limit if limit is None else limit)
     stored = "scram-sha-256" if password.is_to_be_set else password.stored
-    result = _result(changes, _described(wish.name, role, password.stored), _described(wish.name, after, stored))
+    result = _result(changes, _described(desired.name, role, password.stored), _described(desired.name, after, stored))
     return {**result, "warnings": password.warnings}
 
 
-def absent(server: Server, wish: Wish, check_mode: bool) -> dict:
+def absent(server: Server, desired: Desired, check_mode: bool) -> dict:
     """Make the role not exist; return the result of the module postgres_role. The server's refusal names what it still owns."""
-    role = find(server.cursor, wish.name)
+    role = find(server.cursor, desired.name)
     if role:
-        _require_not_administrator(server.cursor, wish.name, role)
+        _require_not_administrator(server.cursor, desired.name, role)
         if not check_mode:
-            server.cursor.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(wish.name)))
-    before = _described(wish.name, role, "as it was")
-    return {**_result(["role"] if role else [], before, _described(wish.name, None, "")), "warnings": []}
+            server.cursor.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(desired.name)))
+    before = _described(desired.name, role, "as it was")
+    return {**_result(["role"] if role else [], before, _described(desired.name, None, "")), "warnings": []}
 
 
 def password_kind(cursor: Cursor, name: str) -> str:
@@ -188,18 +188,18 @@ def connection_warnings(cursor: Cursor, wanted: int, limit: int) -> list[str]:
     return found
 
 
-def _password_state(server: Server, wish: Wish, role: Role | None) -> _PasswordState:
+def _password_state(server: Server, desired: Desired, role: Role | None) -> _PasswordState:
     """Return how the password is stored, and whether it has to be set."""
     if role is None:
-        return _PasswordState("none", wish.password is not None)
+        return _PasswordState("none", desired.password is not None)
     if _may_read_passwords(server.cursor):
-        stored = _stored_password(server.cursor, wish.name)
-        to_be_set = wish.password is not None and not scram.matches(stored or "", wish.password)
+        stored = _stored_password(server.cursor, desired.name)
+        to_be_set = desired.password is not None and not scram.matches(stored or "", desired.password)
         return _PasswordState(scram.kind(stored), to_be_set)
-    if wish.password is None:
+    if desired.password is None:
         return _PasswordState("unreadable", False)
-    known = _logs_in(server, wish.name, wish.password)
-    return _PasswordState("unreadable", not known, [_UNKNOWN_PASSWORD.format(wish.name)] if known is None else [])
+    known = _logs_in(server, desired.name, desired.password)
+    return _PasswordState("unreadable", not known, [_UNKNOWN_PASSWORD.format(desired.name)] if known is None else [])
 
 
 def _stored_password(cursor: Cursor, name: str) -> str | None:
