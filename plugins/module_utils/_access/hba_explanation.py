@@ -27,7 +27,7 @@ _PASSWORDS = {
 def explain(entry: Entry | None, path: str, connection: Connection, stored: str) -> str:
     """Return why ``connection`` is not let in and what to change, in sentences, where ``entry`` of the file at ``path`` decides.
 
-    ``stored`` is how the user's password is: scram-sha-256, md5, plain, none, expired, unreadable, or nologin where it is of no use.
+    ``stored`` is how the password is: scram-sha-256, md5, plain, none, expired or unreadable; nologin where it is of no use.
     """
     who = f"the role {connection.user!r}, for the database {connection.database!r},"
     who += f" from {connection.address} ({_ENCRYPTION[connection.kind]})" if connection.address else " by the Unix socket"
