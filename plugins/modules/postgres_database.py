@@ -86,6 +86,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import database
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.server import connected
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
 
 
@@ -104,11 +105,13 @@ def main() -> None:
     )
     params = module.params
     step = database.present if params["state"] == "present" else database.absent
+    desired = database.Desired(
+        *(params[option] for option in ("name", "owner", "encoding", "lc_collate", "lc_ctype", "template"))
+    )
     with told_to(module):
-        _connection.require_name("database", params["name"])
-        with _connection.session(params, autocommit=True, what="postgres_database") as connection:
-            with connection.cursor() as cursor:
-                result = step(cursor, params, module.check_mode)
+        _connection.require_name("database", desired.name)
+        with connected(params, "postgres_database") as server:
+            result = step(server, desired, module.check_mode)
     for warning in result.pop("warnings", []):
         module.warn(warning)
     module.exit_json(**result)

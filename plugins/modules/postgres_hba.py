@@ -184,7 +184,8 @@ backup_file:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import hba_file
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import hba_file, hba_option
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.server import connected
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
 
 
@@ -193,7 +194,7 @@ def main() -> None:
         argument_spec=_connection.connection_spec(
             path=dict(type="path"),
             content=dict(type="str"),
-            rules=dict(type="list", elements="dict", options=hba_file.RULE),
+            rules=dict(type="list", elements="dict", options=hba_option.SPEC),
             state=dict(type="str", choices=["present", "absent"], default="present"),
             backup=dict(type="bool", default=False),
             allow_managed_file=dict(type="bool", default=False),
@@ -201,10 +202,12 @@ def main() -> None:
         required_one_of=[("content", "rules")],
         supports_check_mode=True,
     )
+    params = module.params
     with told_to(module):
-        params = {**module.params, "rules": hba_file.rules(module.params["rules"] or [], module.params["state"])}
-        with _connection.session(params, autocommit=True, what="postgres_hba") as connection, connection.cursor() as cursor:
-            result = hba_file.step(module, cursor, params, module.check_mode)
+        rules = hba_option.rules(params["rules"] or [], params["state"])
+        options = {name: params[name] for name in ("state", "path", "content", "backup", "allow_managed_file")}
+        with connected(params, "postgres_hba") as server:
+            result = hba_file.apply(module, server, hba_file.Desired(rules, **options), module.check_mode)
     for warning in result.pop("warnings"):
         module.warn(warning)
     module.exit_json(**result)

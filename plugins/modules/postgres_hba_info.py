@@ -92,7 +92,7 @@ decides:
     sure: true
 password:
   description:
-    - How the role's password is stored, one of V(scram-sha-256), V(md5), V(none), V(expired) or V(unreadable);
+    - How the role's password is stored, one of V(scram-sha-256), V(md5), V(plain), V(none), V(expired) or V(unreadable);
       or V(nologin) where the role may not log in at all.
       Null where there is no such role.
   returned: success
@@ -107,7 +107,8 @@ explanation:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import hba_server
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import hba_server, host_addresses
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.server import connected
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
 
 
@@ -123,9 +124,9 @@ def main() -> None:
     )
     params = module.params
     with told_to(module):
-        hba_server.require_address(params["address"])
-        with _connection.session(params, autocommit=True, what="postgres_hba_info") as connection, connection.cursor() as cursor:
-            found = hba_server.why(cursor, params)
+        host_addresses.require_address(params["address"])
+        with connected(params, "postgres_hba_info") as server:
+            found = hba_server.explain(server, params)
     module.exit_json(changed=False, **found)
 
 

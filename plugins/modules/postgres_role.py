@@ -104,6 +104,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import role
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.server import connected
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
 
 
@@ -120,11 +121,12 @@ def main() -> None:
     )
     params = module.params
     step = role.present if params["state"] == "present" else role.absent
+    desired = role.Desired(params["name"], params["password"], params["attributes"], params["connection_limit"])
     with told_to(module):
-        role.require_possible(params)
-        with _connection.session(params, what="postgres_role") as connection, connection.cursor() as cursor:
-            result = step(cursor, params, module.check_mode)
-            warnings = [*result.pop("warnings", []), *role.expired(cursor, params["name"])]
+        desired.require_possible()
+        with connected(params, "postgres_role", autocommit=False) as server:
+            result = step(server, desired, module.check_mode)
+            warnings = [*result.pop("warnings"), *role.expiry_warnings(server.cursor, desired.name)]
     for warning in warnings:
         module.warn(warning)
     module.exit_json(**result)

@@ -200,95 +200,9 @@ placed:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _words
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import (
-    database,
-    hba_file,
-    ident,
-    ownership,
-    privileges,
-    role,
-)
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, told_to
-
-WITH_PASSWORD = ("scram-sha-256", "md5")
-
-
-def require_possible(params: dict) -> None:
-    """Raise Refusal for what cannot be meant."""
-    method, addresses = params["method"], [client for client in params["clients"] if client != "local"]
-    role.require_possible({"name": params["user"], "password": params["password"]})
-    _connection.require_name("database", params["name"])
-    if method == "peer":
-        ident.require_possible(params["system_users"], params["user"])
-        if addresses:
-            raise Refusal(
-                f"The method peer is for the Unix socket; {addresses[0]} is an address.", "Give local alone in clients."
-            )
-    if method == "cert" and len(addresses) < len(params["clients"]):
-        raise Refusal("The method cert is for TLS, which the Unix socket has not.", "Give addresses alone in clients.")
-
-
-def rules(params: dict) -> tuple[list, list]:
-    """Return the rules that let the role in, and those that are to go since they let the same connections in without TLS."""
-    # Names are quoted, so that a database called all, or a role with a comma, means itself.
-    names = {"database": _words.identifier(params["name"]), "user": _words.identifier(params["user"])}
-    addresses = [{**names, "address": client} for client in params["clients"] if client != "local"]
-    local = [{"type": "local", **names}] if "local" in params["clients"] else []
-    tls = params["tls"] or params["method"] == "cert"
-    how = {"method": params["method"], "options": {"map": ident.MAP} if params["method"] == "peer" else None}
-    ours = local + [{"type": "hostssl" if tls else "host", **address} for address in addresses]
-    wished = hba_file.rules([{**rule, **how} for rule in ours] + params["rules"])
-    return wished, hba_file.rules([{"type": "host", **address} for address in addresses], "absent") if tls else []
-
-
-def steps(module, params: dict) -> dict:
-    """Return the steps by what each is about: functions of (cursor, check_mode); Refusal for what cannot be meant."""
-    require_possible(params)
-    of_role = {**params, "name": params["user"], "attributes": role.LEAST}
-    locale = {"encoding": "UTF8", "lc_collate": "C", "lc_ctype": "C", "template": "template0"}
-    of_database = {**params, "owner": params["user"], **locale}
-    found = {
-        "role": lambda cursor, check: role.present(cursor, of_role, check),
-        "database": lambda cursor, check: database.present(cursor, of_database, check),
-        "rights": lambda cursor, check: privileges.present(cursor, params, check),
-        "ownership": lambda cursor, check: ownership.step(cursor, params, check),
-    }
-    if params["method"] == "peer":
-        found["map"] = lambda cursor, check: ident.step(module, cursor, params, check)
-    content = params["hba_content"]
-    hba = {**params, "path": None, "backup": False}
-    wished, gone = rules(params)
-    if wished or content is not None:
-        present = {**hba, "content": content, "rules": wished, "state": "present"}
-        found["rules"] = lambda cursor, check: hba_file.step(module, cursor, present, check)
-    if gone and content is None:  # a file that is wholly ours never has them
-        absent = {**hba, "content": None, "rules": gone, "state": "absent"}
-        found["without TLS"] = lambda cursor, check: hba_file.step(module, cursor, absent, check)
-    return found
-
-
-def require_password(cursor, params: dict) -> None:
-    """Raise Refusal for a role that could not log in; one that is there may have a password that only Synapse is told."""
-    method = params["method"]
-    if method in WITH_PASSWORD and params["password"] is None and role.find(cursor, params["user"]) is None:
-        raise Refusal(f"The method {method} needs a password, and there is none.", "Give one, or another method.")
-
-
-def take(module, params: dict) -> dict:
-    """Look at every step, and then take the ones that change something; return their results by what each is about."""
-    planned = steps(module, params)
-    with _connection.session(params, autocommit=True, what="synapse_database") as connection, connection.cursor() as cursor:
-        require_password(cursor, params)
-        results = {what: step(cursor, True) for what, step in planned.items()}
-        for what, step in planned.items():
-            if results[what]["changed"] and not module.check_mode:
-                results[what] = step(cursor, False)
-        results["role"].setdefault("warnings", []).extend(role.expired(cursor, params["user"]))
-        if params["connections"]:
-            limit = results["role"]["role"]["connection_limit"]
-            results["role"]["warnings"] += role.short_of_connections(cursor, params["connections"], limit)
-    return results
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import hba_option, provision
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
 
 
 def main() -> None:
@@ -302,18 +216,18 @@ def main() -> None:
             connection_limit=dict(type="int"),
             connections=dict(type="int"),
             clients=dict(type="list", elements="str", default=[]),
-            method=dict(type="str", choices=[*WITH_PASSWORD, "peer", "cert", "trust"], default="scram-sha-256"),
+            method=dict(type="str", choices=[*provision.WITH_PASSWORD, "peer", "cert", "trust"], default="scram-sha-256"),
             system_users=dict(type="list", elements="str", default=[]),
             tls=dict(type="bool", default=False),
             hba_content=dict(type="str"),
-            rules=dict(type="list", elements="dict", default=[], options=hba_file.RULE),
+            rules=dict(type="list", elements="dict", default=[], options=hba_option.SPEC),
             allow_managed_file=dict(type="bool", default=False),
         ),
         supports_check_mode=True,
     )
     params = module.params
     with told_to(module):
-        results = take(module, params)
+        results = provision.apply(module, params)
     if params["method"] == "trust":
         module.warn(
             f"Whoever can connect from {', '.join(params['clients']) or 'nowhere'} is let in to the database {params['name']!r} "

@@ -155,74 +155,21 @@ denied:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _defaults
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import database, ownership
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import database_facts
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, told_to
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._homeserver import homeserver_yaml
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import port_config
 
-# Where Synapse finds its tables, and where it makes them while there are none.
-_SCHEMA = """
-SELECT coalesce((SELECT nspname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace
-    WHERE c.oid = pg_catalog.to_regclass('schema_version')), pg_catalog.current_schema())
-"""
 
-# Whether Synapse's version is there and may be read, whatever else belongs to somebody else.
-_READABLE = """
-SELECT 1 FROM pg_catalog.pg_tables WHERE (schemaname, tablename) = (%s, 'schema_version')
-    AND has_schema_privilege(schemaname, 'USAGE')
-    AND has_table_privilege(format('%%I.%%I', schemaname, tablename), 'SELECT')
-"""
-
-
-def problems(cursor, allow_unsafe_locale: bool) -> dict:
-    """Return what is wrong with the connected database for the connected role, as ``{problems, remedies, warnings}``."""
-    locale, warnings = database.doubted(cursor, allow_unsafe_locale)
-    cursor.execute("SELECT current_user")
-    role = cursor.fetchone()[0]
-    foreign, remedies = ownership.problems(cursor, role, every=False)
-    again = [database.way_out(cursor, cursor.connection.info.dbname)] if locale else []
-    return {"problems": locale + foreign, "remedies": again + remedies, "warnings": warnings + ownership.beside(cursor, role)}
-
-
-def look(connection, cursor, allow_unsafe_locale: bool) -> dict:
-    """Return what the module tells about the connected database."""
-    facts = database.find(cursor, connection.info.dbname)
-    tables = database.tables(cursor)
-    found = problems(cursor, allow_unsafe_locale)
-    schema, schema_version = _defaults.by_own_path(cursor, _SCHEMA), None
-    cursor.execute(_READABLE, (schema,))
-    if cursor.fetchone():
-        name = database.sql.Identifier(schema, "schema_version")
-        cursor.execute(database.sql.SQL("SELECT max(version) FROM {}").format(name))
-        schema_version = cursor.fetchone()[0]
-    cursor.execute(
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()"
-    )
-    return {
-        "sessions": cursor.fetchone()[0],
-        "server_version": connection.server_version,
-        "psycopg2_version": _connection.psycopg2.__version__,
-        "database": facts,
-        **found,
-        "tables": len(tables),
-        "schema_version": schema_version,
-        "schema": schema,
-        "schemas": database.homes(cursor),
-        "identity": database.identity(cursor),
-        "space": database.space(cursor),
-    }
-
-
-def is_same(config: str, identity: dict) -> bool | None:
+def is_same(config: str, identity: database_facts.Identity) -> bool | None:
     """Tell whether the file ``config`` of Synapse's leads to the database of this ``identity``; None where it leads nowhere."""
     try:
         section = homeserver_yaml.parse(homeserver_yaml.read(config), config).get("database")
         if not isinstance(section, dict) or section.get("name") != "psycopg2" or not isinstance(section.get("args"), dict):
             return False
         with _connection.connected(port_config.connection_keywords(section)) as other, other.cursor() as cursor:
-            return database.are_same(identity, database.identity(cursor))
+            return identity.is_same(database_facts.identity(cursor))
     except (Refusal, OSError):  # the role may log in without being let read the file
         return None
 
@@ -237,9 +184,9 @@ def main() -> None:
     params = module.params
     with told_to(module):
         with _connection.session(params, what="synapse_database_info") as connection, connection.cursor() as cursor:
-            found = look(connection, cursor, params["allow_unsafe_locale"])
+            found = database_facts.inspect(cursor, params["allow_unsafe_locale"])
         if params["config"]:
-            found["same"] = is_same(params["config"], found["identity"])
+            found["same"] = is_same(params["config"], database_facts.Identity(**found["identity"]))
     for warning in found.pop("warnings"):
         module.warn(warning)
     module.exit_json(changed=False, **found)

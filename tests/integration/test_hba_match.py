@@ -17,7 +17,7 @@ import psycopg2
 import pytest
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import hba_match, hba_server
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import hba_match, hba_server, host_addresses
 from support import link
 
 FILES = 30
@@ -178,7 +178,7 @@ def someone(chance: random.Random, kinds: list[str], networks) -> hba_match.Conn
 
 def test_our_first_match_is_the_servers(door):
     told: dict[str, int] = dict.fromkeys(["line", "reject", "none", "trust"], 0)
-    networks = hba_server.networks()
+    networks = host_addresses.networks()
     for number in range(FILES):
         chance = random.Random(f"{number} {door.cluster.major}")
         texts = files(chance, door.cluster.major >= 16)
@@ -199,7 +199,7 @@ def expected(cursor, door: Door, connection: hba_match.Connection):
     """Return the entry that decides by our reading, and what knock() must then return."""
     connection = dataclasses.replace(connection, roles=hba_server.roles(cursor, connection.user))
     entries = hba_match.entries(str(door.folder / "pg_hba.conf"), hba_server.files(cursor))
-    entry = hba_match.decides(entries, connection, hba_server.searcher(cursor))
+    entry = hba_match.first_match(entries, connection, hba_server.regex_search(cursor))
     if entry is None:
         return None, "none"
     assert entry.sure
@@ -212,7 +212,7 @@ def expected(cursor, door: Door, connection: hba_match.Connection):
 
 def test_a_host_name_counts_when_it_leads_to_the_client_and_back(door):
     """Where nobody knows the client's name, the line is one that may have decided."""
-    name = hba_server.client_name("127.0.0.1")
+    name = host_addresses.client_name("127.0.0.1")
     assert name, "this machine has no name for its loopback address, as in /etc/hosts"
     door.load(ADMIN + f"host all eve {name.upper()} md5\nhost all all .example.org reject\nhost all ann 127.0.0.1/32 md5\n")
     ann, eve = (hba_match.Connection("plain", "ann", user, address="127.0.0.1") for user in ("ann", "eve"))
@@ -221,9 +221,9 @@ def test_a_host_name_counts_when_it_leads_to_the_client_and_back(door):
             told = expected(cursor, door, dataclasses.replace(connection, name=name))[1]
             assert told == door.knock(connection, "secret") == (str(door.folder / "pg_hba.conf"), line_number)
         entries = hba_match.entries(str(door.folder / "pg_hba.conf"), hba_server.files(cursor))
-        unsure = hba_match.decides(entries, eve, hba_server.searcher(cursor))
+        unsure = hba_match.first_match(entries, eve, hba_server.regex_search(cursor))
     assert (unsure.line.number, unsure.sure) == (2, False)
 
 
 def test_this_hosts_own_addresses():
-    assert "127.0.0.1/8" in map(str, hba_server.networks())
+    assert "127.0.0.1/8" in map(str, host_addresses.networks())

@@ -11,7 +11,7 @@ import psycopg2
 import pytest
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import hba_file
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import hba_file_rules, server_file
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.hba import parse
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
@@ -324,11 +324,11 @@ def test_a_file_that_is_not_the_servers_is_recognised(hba):
     hba.load((ADMIN + IDENT).encode())
     path = str(hba.path.resolve())
     with contextlib.closing(hba.cluster.connect()) as connection, connection.cursor() as cursor:
-        rows = hba_file.server_rows(cursor)
-    hba_file.require_same_file(rows, path, ADMIN + IDENT, "here")
+        rows = hba_file_rules.rows(cursor)
+    hba_file_rules.require_same_file(rows, path, ADMIN + IDENT, "here")
     for text in (ADMIN, ADMIN + IDENT + LINE, "\n" + ADMIN + IDENT, (ADMIN + IDENT).replace("ident", "md5")):
         with pytest.raises(Refusal, match="the server's own host"):
-            hba_file.require_same_file(rows, path, text, "here")
+            hba_file_rules.require_same_file(rows, path, text, "here")
 
 
 def test_a_file_of_somebody_elses_would_change_hands_and_is_refused():
@@ -337,11 +337,11 @@ def test_a_file_of_somebody_elses_would_change_hands_and_is_refused():
         os.seteuid(65534)
     try:
         with pytest.raises(Refusal, match="belongs to the user with the number 0"):
-            hba_file.require_owner("/etc/passwd")
+            server_file.require_owner("/etc/passwd")
     finally:
         if root:
             os.seteuid(0)
-    hba_file.require_owner(__file__)
+    server_file.require_owner(__file__)
 
 
 # What the columns may hold, written in every way that the manual's section 21.1 and hba.c allow.
@@ -390,7 +390,7 @@ def read(line) -> tuple:
         assert rule.address.base == int(make(address)) & rule.address.mask
         mask = str(make(rule.address.mask))
     elif rule.address:
-        address = rule.address.shown
+        address = rule.address.text
     method = "peer" if (rule.type, rule.method) == ("local", "ident") else rule.method
     return line.number, rule.type, *names, address, mask, method
 

@@ -13,7 +13,9 @@ import psycopg2
 import pytest
 import yaml
 
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import privileges
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.server import Server
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import (
     preflight_file,
     preflight_report,
@@ -489,13 +491,14 @@ def test_rights_that_the_task_may_not_take_away_are_taken_by_the_commands_that_a
     any_cluster.rows("GRANT CREATE ON SCHEMA public TO PUBLIC", dbname=database)
     any_cluster.rows("ALTER SCHEMA public OWNER TO admin", dbname=database)
     any_cluster.rows('GRANT CONNECT ON DATABASE "matrix-synapse" TO "matrix-synapse"')
-    login = {**any_cluster.login, "login_user": "matrix-synapse", "login_password": "secret", "name": database}
+    login = {**any_cluster.login, "login_user": "matrix-synapse", "login_password": "secret"}
     with contextlib.closing(any_cluster.connect(user="matrix-synapse", password="secret", dbname=database)) as connection:
         with connection.cursor() as cursor:
-            before = privileges.present(cursor, {**login, "user": "matrix-synapse"}, True)
+            server = Server(cursor, _connection.keywords(login), "synapse_database")
+            before = privileges.restrict(server, database, "matrix-synapse", True)
             for warning in before["warnings"]:
                 commands.run(warning, any_cluster, database)
-            after = privileges.present(cursor, {**login, "user": "matrix-synapse"}, True)
+            after = privileges.restrict(server, database, "matrix-synapse", True)
     assert len(before["warnings"]) == 2 and after["warnings"] == []
     assert after["rights"] == {"everybody": [], "owner": [privileges.CREATE]}
 

@@ -8,7 +8,8 @@ import socket
 import pytest
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _attempt, _connection
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.role import present
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import role as roles
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.server import connected
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 from support import clusters, languages
 
@@ -110,15 +111,8 @@ def test_somebody_else_at_the_port_is_not_told_to_be_no_server(server):
 
 def set_password(server, name: str, password: str, check: bool = False) -> dict:
     """Return the result of postgres_role for somebody who may make roles, and not read pg_authid."""
-    params = {
-        **login(server, "manager", "sesame"),
-        "name": name,
-        "password": password,
-        "attributes": [],
-        "connection_limit": None,
-    }
-    with _connection.session(params) as connection, connection.cursor() as cursor:
-        return present(cursor, params, check)
+    with connected(login(server, "manager", "sesame"), "postgres_role", autocommit=False) as administered:
+        return roles.present(administered, roles.Desired(name, password, []), check)
 
 
 @pytest.mark.parametrize("name", ["synapse", "sleeper", "limited"])

@@ -14,12 +14,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from typing import Iterator
+
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.query import only_row
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
 
 # How many entries of each index are read in passing, and how many where the catalog speaks against the label.
 PASSING, WHOLE = 200, 1_000_000
 
-# How many names are told.
-_TOLD = 3
+# How many names a message lists.
+_LISTED = 3
 
 # C and POSIX have no version, and with the provider libc no locale of the provider's: get_collation_actual_version() in
 # src/backend/utils/adt/pg_locale*.c. The columns are there since PostgreSQL 15 (daticulocale) and 17 (datlocale).
@@ -92,8 +96,24 @@ _BY_INDEX = (
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Index:
+    """An index of text: its name, qualified and as EXPLAIN has it; its table; the condition of a partial one.
+
+    Of each of its keys: the SQL, whether it sorts by the database's collation, pg_index.indoption (1 descending, 2 nulls first).
+    """
+
+    qualified: str
+    table: str
+    name: str
+    condition: str | None
+    keys: list[str]
+    by_label: list[bool]
+    options: list[int]
+
+
 @dataclasses.dataclass
-class Order:
+class _Order:
     """What reading indexes came to: names of those out of C's order, of those not read to their end, and how many there are."""
 
     broken: list[str]
@@ -101,26 +121,26 @@ class Order:
     count: int
 
 
-def contradiction(cursor, name: str) -> str | None:
+def contradiction(cursor: Cursor, name: str) -> str | None:
     """Return what the catalog has against the label C of the database ``name``; None where there is nothing, or no such label."""
     cursor.execute(_CONTRADICTION, (name,))
     row = cursor.fetchone()
     return row[0] if row else None
 
 
-def doubts(cursor, contradicted: str | None) -> tuple[list[str], list[str]]:
+def inspect(cursor: Cursor, contradicted: str | None) -> tuple[list[str], list[str]]:
     """Return (problems, warnings) of the connected database, whose label is C and ``contradicted`` by that: contradiction()."""
-    order = look(cursor, WHOLE if contradicted else PASSING)
+    order = _inspect_indexes(cursor, WHOLE if contradicted else PASSING)
     problems, warnings = [], []
     said = f"LC_COLLATE says C, and it was another when the database was made: in pg_database {contradicted}"
     if order.broken:
         why = f" ({contradicted})" if contradicted else ""
         problems.append(
-            f"LC_COLLATE says C, and indexes are in another order, so that rows are not found by them ({_told(order.broken)}): "
+            f"LC_COLLATE says C, and indexes are in another order, so that rows are not found by them ({_listed(order.broken)}): "
             f"the catalog was edited{why}"
         )
     elif contradicted and order.unread:
-        problems.append(f"{said}, and the order of {_told(order.unread)} could not be read to its end")
+        problems.append(f"{said}, and the order of {_listed(order.unread)} could not be read to its end")
     elif contradicted:
         warnings.append(
             f"{said}. Its {order.count} indexes of text were read, and are in C's order, so that it works as it is; make it anew "
@@ -129,53 +149,51 @@ def doubts(cursor, contradicted: str | None) -> tuple[list[str], list[str]]:
     cursor.execute(_COLUMNS)
     columns = [column for (column,) in cursor.fetchall()]
     if columns:
-        warnings.append(f"Columns have a collation of their own, whose order another version of it may change: {_told(columns)}.")
+        warnings.append(
+            f"Columns have a collation of their own, whose order another version of it may change: {_listed(columns)}."
+        )
     return problems, warnings
 
 
-def not_utf8(cursor) -> list[str]:
+def not_utf8(cursor: Cursor) -> list[str]:
     """Return what is wrong with the text of the connected database, whose label is UTF8, as far as the first rows tell."""
     cursor.execute(_NOT_UTF8)
     cursor.execute("SELECT current_setting('synapse_postgres.not_utf8')::json")
-    found = cursor.fetchone()[0]
+    found = only_row(cursor)[0]
     if not found:
         return []
     return [
-        f"the encoding says UTF8, and text is in another ({_told(found)}): the catalog was edited, and a dump is of use only "
+        f"the encoding says UTF8, and text is in another ({_listed(found)}): the catalog was edited, and a dump is of use only "
         "once pg_database.encoding is again what the database was made with"
     ]
 
 
-def look(cursor, entries: int) -> Order:
-    """Return the Order of the connected database's indexes of text, of which ``entries`` are read each, from the first on."""
+def _inspect_indexes(cursor: Cursor, entries: int) -> _Order:
+    """Return the order of the connected database's indexes of text, of which ``entries`` are read each, from the first on."""
     cursor.execute(_INDEXES)
     every = cursor.fetchall()
-    indexes = [index[:-1] for index in every if index[-1]]
-    order = Order([], [index[0] for index in every if not index[-1]], len(every))
+    indexes = [_Index(*index[:-1]) for index in every if index[-1]]
+    order = _Order([], [index[0] for index in every if not index[-1]], len(every))
     if not indexes:
         return order
     # One question for all, for servers that are far away.
-    readings = " UNION ALL ".join(
-        _reading(place, table, condition, list(zip(keys, by_label, options)), entries)
-        for place, (_index, table, _name, condition, keys, by_label, options) in enumerate(indexes)
-    )
+    readings = " UNION ALL ".join(_reading(place, index, entries) for place, index in enumerate(indexes))
     with _by_index(cursor):
         cursor.execute("EXPLAIN (FORMAT JSON) " + readings)
-        plan = cursor.fetchone()[0][0]["Plan"]
+        plan = only_row(cursor)[0][0]["Plan"]
         cursor.execute(readings)
         found = dict((place, rest) for place, *rest in cursor.fetchall())
     for place, part in enumerate(plan["Plans"] if len(indexes) > 1 else [plan]):
-        index, _table, name, *_others = indexes[place]
-        read, broken = found[place]
-        if _scanned(part) != name or (read >= entries and not broken):
-            order.unread.append(index)
+        index, (read, broken) = indexes[place], found[place]
+        if _scanned(part) != index.name or (read >= entries and not broken):
+            order.unread.append(index.qualified)
         elif broken:
-            order.broken.append(index)
+            order.broken.append(index.qualified)
     return order
 
 
 @contextlib.contextmanager
-def _by_index(cursor):
+def _by_index(cursor: Cursor) -> Iterator[None]:
     """Let the planner read in an index's order within the block, wherever it can."""
     for setting in _BY_INDEX:
         cursor.execute(f"SET {setting}")
@@ -184,13 +202,15 @@ def _by_index(cursor):
         cursor.execute(f"RESET {setting.split()[0]}")
 
 
-def _reading(place: int, table: str, condition: str | None, keys: list[tuple[str, bool, int]], entries: int) -> str:
+def _reading(place: int, index: _Index, entries: int) -> str:
     """Return the SELECT of (``place``, how many of an index's first ``entries`` there are, how many C has before the one before).
 
-    ``keys`` are the index's as (SQL, whether it sorts by the database's collation, pg_index.indoption: 1 descending, 2 nulls
-    first). All names in it are the server's own, quoted by it.
+    All names in it are the server's own, quoted by it.
     """
-    ways = [f"{key} {'DESC' if option & 1 else 'ASC'} NULLS {'FIRST' if option & 2 else 'LAST'}" for key, _text, option in keys]
+    keys = list(zip(index.keys, index.by_label, index.options))
+    sorting = [
+        f"{key} {'DESC' if option & 1 else 'ASC'} NULLS {'FIRST' if option & 2 else 'LAST'}" for key, _text, option in keys
+    ]
     values = [f"k{number}" + ' COLLATE "C"' * text for number, (_key, text, _option) in enumerate(keys)]
     late = "false"
     for number, (_key, _text, option) in reversed(list(enumerate(keys))):
@@ -198,17 +218,17 @@ def _reading(place: int, table: str, condition: str | None, keys: list[tuple[str
         late = f"(p{number} {comes_after} c{number} OR (p{number} = c{number} AND {late}))"
     found = ", ".join(f"{key} AS k{number}" for number, (key, _text, _option) in enumerate(keys))
     pairs = ", ".join(f"{value} AS c{number}, lag({value}) OVER () AS p{number}" for number, value in enumerate(values))
-    where = f" WHERE {condition}" if condition else ""
-    first = f"SELECT {found} FROM ONLY {table}{where} ORDER BY {', '.join(ways)} LIMIT {entries}"
+    where = f" WHERE {index.condition}" if index.condition else ""
+    first = f"SELECT {found} FROM ONLY {index.table}{where} ORDER BY {', '.join(sorting)} LIMIT {entries}"
     return f"(SELECT {place}, count(*), count(*) FILTER (WHERE {late}) FROM (SELECT {pairs} FROM ({first}) AS first) AS pairs)"
 
 
-def _scanned(step: dict) -> str | None:
-    """Return the index that is read below the ``step`` of a plan of EXPLAIN's."""
-    while "Plans" in step:
-        step = step["Plans"][0]
-    return step.get("Index Name")
+def _scanned(node: dict) -> str | None:
+    """Return the index that is read below the ``node`` of a plan of EXPLAIN's."""
+    while "Plans" in node:
+        node = node["Plans"][0]
+    return node.get("Index Name")
 
 
-def _told(names: list[str]) -> str:
-    return ", ".join(names[:_TOLD]) + (f" and {len(names) - _TOLD} more" if len(names) > _TOLD else "")
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")

@@ -2,8 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which line of pg_hba.conf decides about a connection: the files as the server puts them together, its first match, and
-what that means for somebody who was not let in.
+"""Which line of pg_hba.conf decides about a connection: the files as the server puts them together, and its first match.
 
 Nothing here opens a file or asks a server; who calls hands over how to read one.
 """
@@ -14,29 +13,17 @@ import dataclasses
 import ipaddress
 import os.path
 import socket
-from typing import Callable, Iterator
+from typing import Callable, Iterable, Iterator
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _words
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import hba
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.hba_rule import TYPES, Address, Name, Rule
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
-
-# Included files, and regular expressions for names, came with PostgreSQL 16 (its release notes, section E.1.3.1.7).
-SINCE = 160000
 
 # How deep files may include each other: CONF_FILE_MAX_DEPTH of src/include/utils/conffiles.h.
 _DEEPEST = 10
 
-# How a person calls a kind of connection, and a way to store a password.
-_ENCRYPTION = {"plain": "not encrypted", "tls": "over TLS", "gss": "over GSSAPI"}
-
-_STORED = {
-    "scram-sha-256": "The role's password is stored for scram-sha-256.",
-    "md5": "The role's password is stored for md5.",
-    "none": "The role has no password.",
-    "expired": "The role's password is valid no more.",
-    "nologin": "The role has no LOGIN.",
-    "unreadable": "How the role's password is stored may not be read.",
-}
+# Tells whether a regular expression is found in a text.
+Search = Callable[[str, str], bool]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +63,7 @@ class Entry:
 
     path: str
     line: hba.Line
-    rule: hba.Rule
+    rule: Rule
     sure: bool = True
 
 
@@ -89,7 +76,7 @@ def entries(path: str, files: Files) -> Iterator[Entry]:
     yield from _entries(path, files, 0)
 
 
-def decides(found: Iterator[Entry], connection: Connection, search: Callable[[str, str], bool] | None) -> Entry | None:
+def first_match(found: Iterable[Entry], connection: Connection, search: Search | None) -> Entry | None:
     """Return the first entry that matches ``connection`` (hba.c, check_hba), or None: then the server lets nobody in.
 
     ``search`` tells whether a regular expression of the server's is found in a text; None for a server before 16, to which
@@ -102,56 +89,14 @@ def decides(found: Iterator[Entry], connection: Connection, search: Callable[[st
     return None
 
 
-def explained(entry: Entry | None, path: str, connection: Connection, stored: str) -> str:
-    """Return why ``connection`` is not let in and what to change, in sentences, where ``entry`` of the file at ``path`` decides.
-
-    ``stored`` is how the user's password is: scram-sha-256, md5, none, expired, unreadable, or nologin where it is of no use.
-    """
-    who = f"the role {connection.user!r}, for the database {connection.database!r},"
-    who += f" from {connection.address} ({_ENCRYPTION[connection.kind]})" if connection.address else " by the Unix socket"
-    if entry is None:
-        found = f"No line of {path} matches {who}, so nobody asked for a password."
-    else:
-        line = " ".join(hba.shown(entry.line.raw).split())
-        found = f"Line {entry.line.number} of {entry.path} ({line}) {'decides' if entry.sure else 'may decide'} about {who}"
-        found += f" and {'rejects it' if entry.rule.method == 'reject' else f'asks for {entry.rule.method}'}."
-    return f"{found} {_STORED[stored] if connection.roles else 'There is no such role.'} {_remedy(entry, connection, stored)}"
-
-
-def _remedy(entry: Entry | None, connection: Connection, stored: str) -> str:
-    """Return the sentence that says what to change."""
-    if not connection.roles:
-        return "Make the role (module postgres_role)."
-    if stored == "nologin":
-        return "Let it log in (module postgres_role; role synapse_database)."
-    if entry is None or entry.rule.method not in ("scram-sha-256", "md5", "password", "trust"):
-        where = "in" if entry is None else "in front of that line"
-        return f"Put the rule '{_proposal(connection)}' {where} (module postgres_hba; role synapse_database)."
-    if entry.rule.method == "trust":
-        return "It lets everybody in, so the reason is another one: see the server's log."
-    if stored == "expired":
-        return f"Let it be valid again by `ALTER ROLE {_words.identifier(connection.user)} VALID UNTIL 'infinity'`."
-    if stored == "none" or (stored, entry.rule.method) == ("md5", "scram-sha-256"):
-        return "Set the password, which stores it for scram-sha-256 (module postgres_role; role synapse_database)."
-    return "So it was another password: correct the one that was given, or set it (module postgres_role)."
-
-
-def _proposal(connection: Connection) -> str:
-    """Return the line that would let ``connection`` in with a password."""
-    quoted = {"database": _words.identifier(connection.database), "user": _words.identifier(connection.user)}
-    address = connection.address and f"{connection.address}/{128 if ':' in connection.address else 32}"
-    kind = {"socket": "local", "plain": "host", "tls": "hostssl", "gss": "hostgssenc"}[connection.kind]
-    return " ".join(hba.rule_text(hba.wished({"type": kind, **quoted, "address": address}, 1)).split())
-
-
 def _entries(path: str, files: Files, depth: int) -> Iterator[Entry]:
     for line in _lines(path, files, depth):
         fields = _expanded(line.fields, path, files, depth)
-        if files.version >= SINCE and hba.includes(fields):
+        if files.version >= hba.INCLUDES_SINCE and hba.is_include(fields):
             for included in _included(fields[0][0].text, _beside(path, fields[1][0].text), files):
                 yield from _entries(included, files, depth + 1)
             continue
-        found = hba.meaning(fields)
+        found = hba.rule_of(fields)
         if found:
             yield Entry(path, line, found[0])
 
@@ -194,9 +139,9 @@ def _tokens(token: hba.Token, path: str, files: Files, depth: int) -> list[hba.T
     return [each for fields in lines for field in fields for each in field]
 
 
-def _matches(rule: hba.Rule, connection: Connection, search) -> bool | None:
+def _matches(rule: Rule, connection: Connection, search: Search | None) -> bool | None:
     """Tell whether a connection matches; None where that depends on what is not known of it."""
-    if connection.kind not in hba.TYPES[rule.type]:
+    if connection.kind not in TYPES[rule.type]:
         return False
     if not any(_is_database(name, connection, search) for name in rule.databases):
         return False
@@ -205,7 +150,7 @@ def _matches(rule: hba.Rule, connection: Connection, search) -> bool | None:
     return _is_from(rule.address, connection)
 
 
-def _is_database(name: hba.Name, connection: Connection, search) -> bool:
+def _is_database(name: Name, connection: Connection, search: Search | None) -> bool:
     """Tell whether ``name`` means the connection's database (hba.c, check_db)."""
     if connection.database is None or name.kind == "replication":
         return connection.database is None and name.kind == "replication"
@@ -216,23 +161,23 @@ def _is_database(name: hba.Name, connection: Connection, search) -> bool:
     return _is_called(name, connection.database, search)
 
 
-def _is_user(name: hba.Name, connection: Connection, search) -> bool:
+def _is_user(name: Name, connection: Connection, search: Search | None) -> bool:
     """Tell whether ``name`` means the connection's user (hba.c, check_role)."""
     return name.text in connection.roles if name.kind == "member" else _is_called(name, connection.user, search)
 
 
-def _is_called(name: hba.Name, text: str, search) -> bool:
+def _is_called(name: Name, text: str, search: Search | None) -> bool:
     if name.kind == "regex" and search:
         return search(name.text[1:], text)
     return name.kind == "all" or name.text == text
 
 
-def _is_from(address: hba.Address | None, connection: Connection) -> bool | None:
+def _is_from(address: Address | None, connection: Connection) -> bool | None:
     """Tell whether ``address`` means the client's (hba.c, check_ip, check_hostname and check_same_host_or_net)."""
     if address is None or address.kind == "all":
         return True
     if address.kind == "host":
-        return None if connection.name is None else hba.is_host(address.name, connection.name.lower())
+        return None if connection.name is None else address.is_host(connection.name.lower())
     client = ipaddress.ip_address(connection.address.partition("%")[0])
     if address.kind == "net":
         family = socket.AF_INET if client.version == 4 else socket.AF_INET6

@@ -10,21 +10,23 @@ A map lets in whoever one of its lines names, wherever that stands, so a missing
 from __future__ import annotations
 
 import os
-import pathlib
-import tempfile
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import hba, hba_file
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _words
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import hba, server_file
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.query import only_row
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
 
 # The map that rules with the method peer name.
 MAP = "synapse"
 
-# The server tells what it reads in the file since this version.
-_TOLD = 150000
+# The server shows what it reads in the file (pg_ident_file_mappings) since this version.
+_FILE_MAPPINGS = 150000
 
 
-def placed(text: str, users: list[str], role: str) -> str:
+def with_users(text: str, users: list[str], role: str) -> str:
     """Return ``text`` with a line of MAP for each of the operating system's ``users`` who may be ``role``; the rest stays.
 
     Lines are cut into words as those of pg_hba.conf are (src/backend/libpq/hba.c, tokenize_auth_file).
@@ -33,12 +35,12 @@ def placed(text: str, users: list[str], role: str) -> str:
     present = {tuple(field[0].text for field in line.fields) for line in lines if len(line.fields) == 3}
     newline = "\r\n" if "\r\n" in text else "\n"
     missing = [user for user in dict.fromkeys(users) if (MAP, user, role) not in present]
-    fresh = [f"{MAP} {_quoted(user)} {_quoted(role)}{newline}" for user in missing]
-    if not fresh:
+    new = [f"{MAP} {_words.identifier(user)} {_words.identifier(role)}{newline}" for user in missing]
+    if not new:
         return text
     # A last line without an end is ended; one that a backslash continues, by the empty line that follows it.
     end = newline if text and not text.endswith("\n") else ""
-    return text + end + newline * bool(lines and lines[-1].open) + "".join(fresh)
+    return text + end + newline * bool(lines and lines[-1].unfinished) + "".join(new)
 
 
 def require_possible(users: list[str], role: str) -> None:
@@ -53,48 +55,30 @@ def require_possible(users: list[str], role: str) -> None:
             raise Refusal(f"{name!r} would be a regular expression in pg_ident.conf.", "Choose another name.")
 
 
-def step(module, cursor, params: dict, check_mode: bool) -> dict:
-    """Bring the server's pg_ident.conf to its wished state; return ``{changed, diff}``.
+def apply(module: AnsibleModule, cursor: Cursor, users: list[str], role: str, check_mode: bool) -> dict:
+    """Let the operating system's ``users`` be ``role`` by the server's pg_ident.conf; return ``{changed, diff}``.
 
-    ``params`` has the ``system_users`` and the ``user``. A line that the server rejects means that the old file is put back.
+    A line that the server rejects means that the old file is put back.
     """
     cursor.execute("SELECT current_setting('ident_file')")
-    path = os.path.realpath(cursor.fetchone()[0])
-    before = hba.decode(pathlib.Path(path).read_bytes())
-    after = placed(before, params["system_users"], params["user"])
+    path = os.path.realpath(only_row(cursor)[0])
+    before = server_file.read(path)
+    after = with_users(before, users, role)
     _require_accepted(cursor, "Correct or remove that line first.")
     if after != before:
-        hba_file.require_owner(path)
-    # A run that was killed between writing and reloading left a file newer than what the server has loaded.
-    changed = after != before or pathlib.Path(path).stat().st_mtime > _connection.loaded(cursor)
+        server_file.require_owner(path)
+    changed = after != before or server_file.is_newer_than_loaded(path, cursor)
     if changed and not check_mode:
-        _write(module, path, after)
-        try:
+        with server_file.replaced(module, path, before, after):
             _require_accepted(cursor, "The file is as it was. Correct the names.")
-        except Refusal:
-            _write(module, path, before)
-            raise
         _connection.reload(cursor)
-    header = {"before_header": path, "after_header": path}
-    return {"changed": changed, "diff": {"before": hba.shown(before), "after": hba.shown(after), **header}}
+    return {"changed": changed, "diff": server_file.diff(path, before, after)}
 
 
-def _require_accepted(cursor, remedy: str) -> None:
+def _require_accepted(cursor: Cursor, remedy: str) -> None:
     """Raise Refusal when the server rejects a line of the file: it would not load a file with such a line."""
-    if cursor.connection.server_version < _TOLD:
+    if cursor.connection.server_version < _FILE_MAPPINGS:
         return
     cursor.execute("SELECT line_number, error FROM pg_catalog.pg_ident_file_mappings WHERE error IS NOT NULL LIMIT 1")
     for line, error in cursor.fetchall():
         raise Refusal(f"The server rejects line {line} of its pg_ident.conf: {error}.", remedy)
-
-
-def _write(module, path: str, text: str) -> None:
-    """Put ``text`` in the place of the file at once, keeping owner and mode."""
-    handle, temporary = tempfile.mkstemp(dir=module.tmpdir)
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(hba.encode(text))
-    module.atomic_move(temporary, path)
-
-
-def _quoted(word: str) -> str:
-    return '"' + word.replace('"', '""') + '"'

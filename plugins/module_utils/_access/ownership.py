@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whose the things in Synapse's database are: to own the database gives no right to what is in it.
+"""Whose the objects in Synapse's database are: to own the database gives no right to what is in it.
 
 Synapse reads, writes and, when it is upgraded, alters its tables, and only an owner may alter one (manual, section 5.8,
 Privileges): grants are not enough. A dump that another role restored leaves all of it to that one.
@@ -10,11 +10,15 @@ Privileges): grants are not enough. A dump that another role restored leaves all
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
+from typing import NamedTuple
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import database
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.query import only_row
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.server import Server
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
 
 try:
     from psycopg2 import sql
@@ -24,8 +28,8 @@ except ImportError:
 # Tables that every Synapse has: who owns one of them owns Synapse's tables, anybody else perhaps only some beside them.
 _CORE = {"schema_version", "applied_schema_deltas", "events", "rooms", "users"}
 
-# How many things of an owner's are named.
-_TOLD = 3
+# How many objects of an owner's a message lists.
+_LISTED = 3
 
 # The schemas that are Synapse's: public, where its tables are made by default, the ones that hold its tables, and our own.
 _SCHEMAS = """
@@ -35,12 +39,12 @@ SELECT oid, nspname, nspowner FROM pg_catalog.pg_namespace n WHERE nspname IN ('
 
 # All in them that has an owner of its own, as (the word of ALTER, its name in SQL, owner): what an extension brought is the
 # extension's, a serial's sequence follows its table, and the types of tables, arrays and multiranges follow theirs.
-_THINGS = f"""
+_OBJECTS = f"""
 WITH schemas AS ({_SCHEMAS}), parts AS (
     SELECT classid, objid FROM pg_catalog.pg_depend d WHERE deptype = 'e'
         OR deptype IN ('a', 'i') AND classid = 'pg_class'::regclass AND refclassid = 'pg_class'::regclass
             AND EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = d.objid AND relkind = 'S')
-), things AS (
+), objects AS (
     SELECT 'pg_class'::regclass AS catalog, c.oid, CASE relkind WHEN 'S' THEN 'SEQUENCE' WHEN 'v' THEN 'VIEW'
             WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'f' THEN 'FOREIGN TABLE' ELSE 'TABLE' END AS kind,
         format('%%I.%%I', nspname, relname) AS name, relowner AS owner
@@ -59,10 +63,10 @@ WITH schemas AS ({_SCHEMAS}), parts AS (
     SELECT 'pg_namespace'::regclass, oid, 'SCHEMA', quote_ident(nspname), nspowner FROM schemas WHERE nspname <> 'public'
         OR nspowner <> 10 AND nspowner <> coalesce(to_regrole('pg_database_owner'), 10)
 )
-SELECT kind, name, pg_get_userbyid(owner) FROM things
-WHERE NOT EXISTS (SELECT FROM parts WHERE classid = catalog AND objid = things.oid)
+SELECT kind, name, pg_get_userbyid(owner) FROM objects
+WHERE NOT EXISTS (SELECT FROM parts WHERE classid = catalog AND objid = objects.oid)
     AND NOT coalesce((SELECT pg_has_role(r.oid, owner, 'USAGE') FROM pg_catalog.pg_roles r WHERE rolname = %(role)s), false)
-    AND NOT (%(reading)s AND (kind NOT IN ('TABLE', 'SEQUENCE') OR has_table_privilege(things.oid, 'SELECT')))
+    AND NOT (%(reading)s AND (kind NOT IN ('TABLE', 'SEQUENCE') OR has_table_privilege(objects.oid, 'SELECT')))
 ORDER BY kind <> 'TABLE', kind, name
 """
 
@@ -73,13 +77,13 @@ SELECT r.oid = 10 OR EXISTS (SELECT FROM pg_catalog.pg_database WHERE datdba = r
     OR EXISTS (SELECT FROM pg_catalog.pg_tablespace WHERE spcowner = r.oid)
     OR EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extowner = r.oid)
     OR EXISTS (SELECT FROM pg_catalog.pg_class WHERE relowner = r.oid AND relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
-        AND relnamespace NOT IN (SELECT oid FROM ({_SCHEMAS}) AS ours))
+        AND relnamespace NOT IN (SELECT oid FROM ({_SCHEMAS}) AS synapses))
     OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE proowner = r.oid
-        AND pronamespace NOT IN (SELECT oid FROM ({_SCHEMAS}) AS ours))
+        AND pronamespace NOT IN (SELECT oid FROM ({_SCHEMAS}) AS synapses))
 FROM pg_catalog.pg_roles r WHERE rolname = %s
 """
 
-# The relations of one owner in some schemas, as in _THINGS, handed over one by one: ALTER TABLE takes them all.
+# The relations of one owner in some schemas, as in _OBJECTS, handed over one by one: ALTER TABLE takes them all.
 _LOOP = """
 DO $$DECLARE it regclass; BEGIN FOR it IN SELECT oid FROM pg_class c
 WHERE relowner = {owner}::regrole AND relnamespace::regnamespace::text IN ({schemas})
@@ -90,144 +94,170 @@ LOOP EXECUTE format('ALTER TABLE %s OWNER TO %I', it, {role}); END LOOP; END$$
 """
 
 
-def others(cursor, role: str, reading: bool = False) -> dict[str, list[tuple[str, str]]]:
+class _Object(NamedTuple):
+    """An object of the database: the word of ALTER for it, and its name in SQL."""
+
+    kind: str
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What is wrong, and the sentence that says what to do about it."""
+
+    found: str
+    remedy: str
+
+
+def _foreign(cursor: Cursor, role: str, reading: bool = False) -> dict[str, list[_Object]]:
     """Return what in Synapse's schemas of the connected database ``role``, be it there or not, has no owner's rights to.
 
-    ``{owner: [(word of ALTER, name in SQL)]}``, tables first; with ``reading`` only the tables and sequences that the connected
-    role may not even read. What an owner without a table or sequence there has, a view or function of an administrator's, is
-    none of Synapse's.
+    By owner, tables first; with ``reading`` only the tables and sequences that the connected role may not even read. What an
+    owner without a table or sequence there has, a view or function of an administrator's, is none of Synapse's.
     """
-    cursor.execute(_THINGS, {"role": role, "reading": reading})
-    found: dict = {}
+    cursor.execute(_OBJECTS, {"role": role, "reading": reading})
+    found: dict[str, list[_Object]] = {}
     for kind, name, owner in cursor.fetchall():
-        found.setdefault(owner, []).append((kind, name))
-    return {owner: things for owner, things in found.items() if things[0][0] == "TABLE" or ("SEQUENCE" in dict(things))}
+        found.setdefault(owner, []).append(_Object(kind, name))
+    return {owner: objects for owner, objects in found.items() if {"TABLE", "SEQUENCE"} & {each.kind for each in objects}}
 
 
-def problems(cursor, role: str, reading: bool = False, every: bool = True) -> tuple[list[str], list[str]]:
-    """Return what is wrong for Synapse's ``role`` with what is in the connected database, and what to do about each.
+def problems(cursor: Cursor, role: str, reading: bool = False, every: bool = True) -> list[Problem]:
+    """Return what is wrong for Synapse's ``role`` with what is in the connected database.
 
     Unless ``every`` owner counts, those do whose tables are Synapse's for certain: what a program beside Synapse keeps in its
     schema is no fault, and is in beside().
     """
-    found, remedies = [], []
-    for owner, things in others(cursor, role, reading).items():
-        if not every and not _is_synapses(things):
-            continue
-        named = ", ".join(name for _kind, name in things[:_TOLD])
-        more = f" and {len(things) - _TOLD} more" if len(things) > _TOLD else ""
-        found.append(
-            f"{named}{more} belong{'s' * (len(things) == 1)} to the role {owner!r}, and {role!r} has to own what Synapse alters"
-        )
-        remedies.append(
-            f"Hand it over as the server's administrator: {_command(cursor, owner, role, things)} "
-            f"(or set synapse_database_adopt_from: {owner}; module synapse_database, adopt_from)."
-        )
+    found = []
+    for owner, objects in _foreign(cursor, role, reading).items():
+        if every or _are_synapses(objects):
+            found.append(
+                Problem(
+                    f"{_listed(objects)} belong{'s' * (len(objects) == 1)} to the role {owner!r}, and {role!r} has to own what "
+                    "Synapse alters",
+                    f"Hand it over as the server's administrator: {_command(cursor, owner, role, objects)} "
+                    f"(or set synapse_database_adopt_from: {owner}; module synapse_database, adopt_from).",
+                )
+            )
+    return found + _closed_schemas(cursor, role)
+
+
+def _closed_schemas(cursor: Cursor, role: str) -> list[Problem]:
+    """Return which of Synapse's schemas ``role`` may not look into."""
     cursor.execute(
         "SELECT coalesce(has_schema_privilege(r.oid, n.oid, 'USAGE'), true), n.nspname FROM pg_catalog.pg_roles r,"
         f" ({_SCHEMAS}) AS n WHERE r.rolname = %s",
         (role,),
     )
-    closed = [schema for usable, schema in cursor.fetchall() if not usable]
-    for schema in closed:
-        found.append(f"the role {role!r} may not look into the schema {schema!r}")
+    found = []
+    for schema in [schema for usable, schema in cursor.fetchall() if not usable]:
         grant = sql.SQL("GRANT USAGE, CREATE ON SCHEMA {} TO {}").format(sql.Identifier(schema), sql.Identifier(role))
-        remedies.append(f"Let it in as the server's administrator: {_psql(cursor, grant.as_string(cursor))}.")
-    return found, remedies
+        found.append(
+            Problem(
+                f"the role {role!r} may not look into the schema {schema!r}",
+                f"Let it in as the server's administrator: {_psql(cursor, grant.as_string(cursor))}.",
+            )
+        )
+    return found
 
 
-def beside(cursor, role: str) -> list[str]:
+def beside(cursor: Cursor, role: str) -> list[str]:
     """Return, as sentences, what in Synapse's schemas belongs to others than ``role`` and may be another program's."""
+    foreign = {owner: objects for owner, objects in _foreign(cursor, role).items() if not _are_synapses(objects)}
     return [
-        f"{', '.join(name for _kind, name in things[:_TOLD])} in Synapse's schema belong{'s' * (len(things) == 1)} to the role "
-        f"{owner!r}: right for another program's, but Synapse has to own what it alters (module synapse_database, adopt_from)."
-        for owner, things in others(cursor, role).items()
-        if not _is_synapses(things)
+        f"{', '.join(name for _kind, name in objects[:_LISTED])} in Synapse's schema belong{'s' * (len(objects) == 1)} to the "
+        f"role {owner!r}: right for another program's, but Synapse has to own what it alters (module synapse_database, "
+        "adopt_from)."
+        for owner, objects in foreign.items()
     ]
 
 
-def _is_synapses(things: list[tuple[str, str]]) -> bool:
-    return any(kind == "TABLE" and name.rpartition(".")[2] in _CORE for kind, name in things)
+def _are_synapses(objects: list[_Object]) -> bool:
+    return any(kind == "TABLE" and name.rpartition(".")[2] in _CORE for kind, name in objects)
 
 
-def require_own(cursor, reading: bool = False, every: bool = True) -> None:
+def _listed(objects: list[_Object]) -> str:
+    more = f" and {len(objects) - _LISTED} more" if len(objects) > _LISTED else ""
+    return ", ".join(name for _kind, name in objects[:_LISTED]) + more
+
+
+def require_own(cursor: Cursor, reading: bool = False, every: bool = True) -> None:
     """Raise Refusal unless the connected role has an owner's rights to all that is Synapse's in the connected database.
 
     For ``reading`` it is enough that the role may. Whether ``every`` owner counts: see problems().
     """
     cursor.execute("SELECT current_user")
-    found, remedies = problems(cursor, cursor.fetchone()[0], reading, every)
+    found = problems(cursor, only_row(cursor)[0], reading, every)
     if found:
-        raise Refusal(f"In the database {cursor.connection.info.dbname!r}, {'; '.join(found)}.", " ".join(remedies))
+        name, words = cursor.connection.info.dbname, "; ".join(problem.found for problem in found)
+        raise Refusal(f"In the database {name!r}, {words}.", " ".join(problem.remedy for problem in found))
 
 
-def adopt(cursor, former: str, role: str, check_mode: bool) -> list[str]:
+def present(server: Server, name: str, role: str, former: str | None, check_mode: bool) -> dict:
+    """See whose the objects in the database ``name`` are, and give those of ``former``, if that is asked, to ``role``.
+
+    Return ``{changed, adopted, diff, warnings}`` for the module synapse_database; the database may still have to be made.
+    """
+    result: dict = {"changed": False, "adopted": [], "diff": {}, "warnings": []}
+    if database.find(server.cursor, name) is None:
+        return result
+    try:
+        with server.within(name, autocommit=True) as cursor:
+            adopted = _adopt(cursor, former, role, check_mode) if former else []
+            found = problems(cursor, role) if not check_mode or not adopted else []
+    except Refusal as refusal:
+        if former:
+            raise
+        return {**result, "warnings": [f"Whose the tables in the database {name!r} are could not be seen: {refusal.found}"]}
+    warnings = [f"In the database {name!r}, {problem.found}. {problem.remedy}" for problem in found]
+    diff = {"before": {former: adopted, role: []}, "after": {former: [], role: adopted}}
+    return {"changed": bool(adopted), "adopted": adopted, "diff": diff if adopted else {}, "warnings": warnings}
+
+
+def _adopt(cursor: Cursor, former: str, role: str, check_mode: bool) -> list[str]:
     """Give what ``former`` owns in Synapse's schemas to ``role``, all or nothing; return it as words of ALTER with names.
 
     The connection must autocommit. Raises Refusal where the connected role may not.
     """
-    things = others(cursor, role).get(former, [])
-    if not things:
+    objects = _foreign(cursor, role).get(former, [])
+    if not objects:
         return []
     cursor.execute("SELECT current_user, pg_has_role(oid, 'USAGE') FROM pg_catalog.pg_roles WHERE rolname = %s", (former,))
-    us, may = cursor.fetchone()
+    connected, may = only_row(cursor)
     if not may:
-        grant = sql.SQL("GRANT {} TO {}").format(sql.Identifier(former), sql.Identifier(us)).as_string(cursor)
+        grant = sql.SQL("GRANT {} TO {}").format(sql.Identifier(former), sql.Identifier(connected)).as_string(cursor)
         raise Refusal(
-            f"The role {us!r} may not give away what belongs to {former!r}.",
+            f"The role {connected!r} may not give away what belongs to {former!r}.",
             f"Connect as a superuser, or have one run {_psql(cursor, grant)}.",
         )
     if not check_mode:
-        cursor.execute("; ".join(["BEGIN", *_alters(cursor, role, things), "COMMIT"]))
-    return [f"{kind} {name}" for kind, name in things]
+        cursor.execute("; ".join(["BEGIN", *_alters(cursor, role, objects), "COMMIT"]))
+    return [f"{kind} {name}" for kind, name in objects]
 
 
-def _alters(cursor, role: str, things: list[tuple[str, str]]) -> list[str]:
+def _alters(cursor: Cursor, role: str, objects: list[_Object]) -> list[str]:
     quoted = sql.Identifier(role).as_string(cursor)
-    return [f"ALTER {kind} {name} OWNER TO {quoted}" for kind, name in things]
+    return [f"ALTER {kind} {name} OWNER TO {quoted}" for kind, name in objects]
 
 
-def _command(cursor, owner: str, role: str, things: list[tuple[str, str]]) -> str:
-    """Return the command that gives ``things`` of ``owner``'s to ``role``, and nothing that is not Synapse's."""
+def _command(cursor: Cursor, owner: str, role: str, objects: list[_Object]) -> str:
+    """Return the command that gives ``objects`` of ``owner``'s to ``role``, and nothing that is not Synapse's."""
     cursor.execute(_OWNS_MORE, (owner,))
-    if len(things) <= _TOLD:
-        return _psql(cursor, *_alters(cursor, role, things))
-    if not cursor.fetchone()[0]:
+    if len(objects) <= _LISTED:
+        return _psql(cursor, *_alters(cursor, role, objects))
+    if not only_row(cursor)[0]:
         reassign = sql.SQL("REASSIGN OWNED BY {} TO {}").format(sql.Identifier(owner), sql.Identifier(role))
         return _psql(cursor, reassign.as_string(cursor))
-    cursor.execute(f"SELECT quote_ident(nspname) FROM ({_SCHEMAS}) AS ours")
+    cursor.execute(f"SELECT quote_ident(nspname) FROM ({_SCHEMAS}) AS synapses")
     loop = sql.SQL(" ".join(_LOOP.split())).format(
         owner=sql.Literal(sql.Identifier(owner).as_string(cursor)),
         schemas=sql.SQL(", ").join(sql.Literal(name) for (name,) in cursor.fetchall()),
         role=sql.Literal(role),
     )
-    rest = [thing for thing in things if thing[0] in ("FUNCTION", "PROCEDURE", "AGGREGATE", "TYPE", "SCHEMA")]
+    rest = [each for each in objects if each.kind in ("FUNCTION", "PROCEDURE", "AGGREGATE", "TYPE", "SCHEMA")]
     return _psql(cursor, loop.as_string(cursor), *_alters(cursor, role, rest))
 
 
-def _psql(cursor, *statements: str) -> str:
+def _psql(cursor: Cursor, *statements: str) -> str:
     dsn = database.dsn(cursor.connection.info.dbname)
     return f"`psql -X -1 -d {shlex.quote(dsn)} -c {shlex.quote('; '.join(statements))}`"
-
-
-def step(cursor, params: dict, check_mode: bool) -> dict:
-    """See whose the things in ``params["name"]`` are, and adopt what is asked; return ``{changed, adopted, diff, warnings}``.
-
-    ``params`` are the module synapse_database's; the database may be one that is still to be made.
-    """
-    name, role, former = params["name"], params["user"], params["adopt_from"]
-    nothing = {"changed": False, "adopted": [], "diff": {}, "warnings": []}
-    if database.find(cursor, name) is None:
-        return nothing
-    try:
-        session = _connection.session({**params, "login_db": name}, autocommit=True, what="synapse_database")
-        with session as inside, inside.cursor() as look:
-            adopted = adopt(look, former, role, check_mode) if former else []
-            found, remedies = problems(look, role) if not check_mode or not adopted else ([], [])
-    except Refusal as refusal:
-        if former:
-            raise
-        return {**nothing, "warnings": [f"Whose the tables in the database {name!r} are could not be seen: {refusal.found}"]}
-    warnings = [f"In the database {name!r}, {what}. {remedy}" for what, remedy in zip(found, remedies)]
-    diff = {"before": {former: adopted, role: []}, "after": {former: [], role: adopted}}
-    return {"changed": bool(adopted), "adopted": adopted, "diff": diff if adopted else {}, "warnings": warnings}

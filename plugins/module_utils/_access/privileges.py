@@ -10,8 +10,12 @@ role make tables (manual, section 5.8, Privileges). Here both become the owner's
 
 from __future__ import annotations
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _words
+import dataclasses
+
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _words
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.server import Server
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
 
 try:
     from psycopg2 import sql
@@ -42,83 +46,87 @@ WHERE nspname = 'public' GROUP BY nspowner
 """
 
 
-def present(cursor, params: dict, check_mode: bool) -> dict:
-    """Leave the database ``params["name"]`` and its schema public to their owner; return ``{changed, rights, diff, warnings}``.
+@dataclasses.dataclass(frozen=True)
+class _Creators:
+    """Who may make tables in the schema public: ``everybody``, the ``owner`` by another right than everybody's.
 
-    ``params`` are the module synapse_database's, the connection autocommits, and the database may be one that is still to be
-    made. What the connected role may not take away, as on a server of a provider's, is left, with a warning: Synapse works
-    all the same.
+    ``is_changeable`` tells whether the connected role may change that.
     """
-    name = params["name"]
-    everybody, ours = _of_database(cursor, name)
-    database = f"REVOKE ALL ON DATABASE {_words.identifier(name)} FROM PUBLIC"
-    warnings = [] if ours or not everybody else [_left(name, everybody, f"`{database}`")]
-    creators, schema_ours, unseen = _of_schema(cursor, params)
-    in_schema = creators is not None and creators != {"owner"}
-    schema = (
-        f"GRANT USAGE, CREATE ON SCHEMA public TO {_words.identifier(params['user'])}; REVOKE CREATE ON SCHEMA public FROM PUBLIC"
-    )
-    warnings += unseen + ([] if schema_ours or not in_schema else [_left(name, [CREATE], f"`{schema}`, in that database")])
-    narrowed, schema_narrowed = bool(everybody and ours), in_schema and schema_ours
-    if not check_mode:
-        if narrowed:
-            cursor.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))
-        if schema_narrowed:
-            _narrow_schema(params, creators)
-    before = _shown(everybody, creators)
-    after = _shown([] if narrowed else everybody, {"owner"} if schema_narrowed else creators)
+
+    everybody: bool
+    owner: bool
+    is_changeable: bool
+
+    @property
+    def is_owner_alone(self) -> bool:
+        return self.owner and not self.everybody
+
+
+def restrict(server: Server, name: str, owner: str, check_mode: bool) -> dict:
+    """Leave the database ``name`` and its schema public to their ``owner``; return ``{changed, rights, diff, warnings}``.
+
+    The connection autocommits, and the database may be one that is still to be made. What the connected role may not take away,
+    as on a server of a provider's, is left, with a warning: Synapse works all the same.
+    """
+    everybody, is_changeable = _of_database(server.cursor, name)
+    creators, warnings = _of_schema(server, name, owner)
+    open_schema = creators if creators and not creators.is_owner_alone else None
+    if everybody and not is_changeable:
+        remedy = f"`REVOKE ALL ON DATABASE {_words.identifier(name)} FROM PUBLIC`"
+        warnings = [_unchangeable(name, everybody, remedy), *warnings]
+    if open_schema and not open_schema.is_changeable:
+        grant = f"GRANT USAGE, CREATE ON SCHEMA public TO {_words.identifier(owner)}"
+        remedy = f"`{grant}; REVOKE CREATE ON SCHEMA public FROM PUBLIC`, in that database"
+        warnings = [*warnings, _unchangeable(name, [CREATE], remedy)]
+    restricts, restricts_schema = bool(everybody and is_changeable), bool(open_schema and open_schema.is_changeable)
+    if restricts and not check_mode:
+        server.cursor.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))
+    if open_schema and restricts_schema and not check_mode:
+        _restrict_schema(server, name, owner, open_schema)
+    before = _rights(everybody, creators)
+    owner_alone = _Creators(everybody=False, owner=True, is_changeable=True)
+    after = _rights([] if restricts else everybody, owner_alone if restricts_schema else creators)
     diff = {side: {"database": name, **rights} for side, rights in (("before", before), ("after", after))}
-    return {"changed": narrowed or schema_narrowed, "rights": after, "diff": diff, "warnings": warnings}
+    return {"changed": restricts or restricts_schema, "rights": after, "diff": diff, "warnings": warnings}
 
 
-def _of_database(cursor, name: str) -> tuple[list[str], bool]:
+def _of_database(cursor: Cursor, name: str) -> tuple[list[str], bool]:
     """Return what every role may do with the database, and whether we may take it away; of a new one, where there is none."""
     cursor.execute(_OF_DATABASE, (name,))
     return cursor.fetchone() or (["CONNECT", "TEMPORARY"], True)
 
 
-def _of_schema(cursor, params: dict) -> tuple[set[str] | None, bool, list[str]]:
-    """Return who may make tables in the schema public, whether we may change that, and a warning where we may not look.
-
-    Who is a set of ``everybody`` and ``owner``; the latter by another right than everybody's. It is None without such a
-    schema, or where it cannot be seen.
-    """
-    cursor.execute("SELECT 1 FROM pg_catalog.pg_database WHERE datname = %s", (params["name"],))
-    if cursor.fetchone() is None:
-        return {"owner" if cursor.connection.server_version >= _OWNERS_SCHEMA else "everybody"}, True, []
+def _of_schema(server: Server, name: str, owner: str) -> tuple[_Creators | None, list[str]]:
+    """Return who may make tables in the schema public, None without one; and a warning where that cannot be seen."""
+    server.cursor.execute("SELECT 1 FROM pg_catalog.pg_database WHERE datname = %s", (name,))
+    if server.cursor.fetchone() is None:
+        is_owners = server.cursor.connection.server_version >= _OWNERS_SCHEMA
+        return _Creators(everybody=not is_owners, owner=is_owners, is_changeable=True), []
     try:
-        with _within(params) as inside, inside.cursor() as look:
-            look.execute(_OF_SCHEMA, (params["user"],))
-            found = look.fetchone()
+        with server.within(name) as cursor:
+            cursor.execute(_OF_SCHEMA, (owner,))
+            found = cursor.fetchone()
     except Refusal as refusal:
-        return None, False, [f"Who may make tables in the database {params['name']!r} could not be seen: {refusal.found}"]
-    if found is None:
-        return None, False, []
-    everybody, owner, ours = found
-    return {who for who, may in (("everybody", everybody), ("owner", owner)) if may}, ours, []
+        return None, [f"Who may make tables in the database {name!r} could not be seen: {refusal.found}"]
+    return (_Creators(*found) if found else None), []
 
 
-def _narrow_schema(params: dict, creators: set[str]) -> None:
+def _restrict_schema(server: Server, name: str, owner: str, creators: _Creators) -> None:
     """Let the owner make tables in the schema public, and then nobody else: a running Synapse is never without the right."""
-    with _within(params) as inside, inside.cursor() as cursor:
-        if "owner" not in creators:
-            cursor.execute(sql.SQL("GRANT USAGE, CREATE ON SCHEMA public TO {}").format(sql.Identifier(params["user"])))
+    with server.within(name) as cursor:
+        if not creators.owner:
+            cursor.execute(sql.SQL("GRANT USAGE, CREATE ON SCHEMA public TO {}").format(sql.Identifier(owner)))
         cursor.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
 
 
-def _within(params: dict):
-    """Return a session in Synapse's database, for what its own catalog alone tells."""
-    return _connection.session({**params, "login_db": params["name"]}, what="synapse_database")
+def _rights(everybody: list[str], creators: _Creators | None) -> dict[str, list[str]]:
+    return {
+        "everybody": [*everybody, *[CREATE] * bool(creators and creators.everybody)],
+        "owner": [CREATE] * bool(creators and creators.owner),
+    }
 
 
-def _shown(everybody: list[str], creators: set[str] | None) -> dict:
-    found = {"everybody": list(everybody), "owner": []}
-    for who in creators or ():
-        found[who].append(CREATE)
-    return found
-
-
-def _left(name: str, rights: list[str], remedy: str) -> str:
+def _unchangeable(name: str, rights: list[str], remedy: str) -> str:
     return (
         f"Every role of the server has {', '.join(rights)} in the database {name!r}, and it is not for the role of this task to "
         f"change that. Have the owner or a superuser revoke it from PUBLIC by {remedy}."

