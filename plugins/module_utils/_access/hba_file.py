@@ -12,7 +12,7 @@ import os
 import pathlib
 import tempfile
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _files, _managed, _words
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _diagnosis, _files, _managed, _words
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import hba, hba_match
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
@@ -240,7 +240,7 @@ def step(module, cursor, params: dict, check_mode: bool) -> dict:
     ``params`` are that module's: the connection's, and path, content, rules (see rules()), state, backup and
     allow_managed_file.
     """
-    server = _connection.place(_connection.keywords(params))
+    server = _diagnosis.place(_connection.keywords(params))
     _require_reader(cursor, server)
     cursor.execute("SELECT current_setting('hba_file')")
     (hba_file,) = cursor.fetchone()

@@ -14,7 +14,7 @@ import os
 import socket
 from typing import Callable
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _diagnosis
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import hba, hba_file, hba_match, role, scram
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
@@ -191,7 +191,7 @@ def _require_reader(cursor, params: dict) -> None:
     )
     allowed, found = cursor.fetchone()
     if not allowed:
-        server = _connection.place(_connection.keywords(params))
+        server = _diagnosis.place(_connection.keywords(params))
         raise Refusal(
             f"The role {found!r} at {server} may not read the server's files, so which line of pg_hba.conf decides is not known.",
             "Connect as a superuser, or ask the server's administrator.",

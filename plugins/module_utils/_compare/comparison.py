@@ -199,7 +199,7 @@ class Comparison:
                 self._read[share] = read
             sums[share.table, share.side].add(part)
             rows += part.rows if share.side == "here" else 0
-            self.progress.tell(doing=share.table, done=rows, total=max(total, rows))
+            self.progress.tell(current=share.table, done=rows, total=max(total, rows))
             self._kept.keep(share, part, new)
             self._kept.settle(keeper, at_least=_KEPT)
 
@@ -232,7 +232,7 @@ class Comparison:
         def done(share: row_digests.Share, found: list[row_digests.Rows]) -> None:
             for rows in found:
                 unmatched[share.table].add(share.side, rows)
-            self.progress.tell(doing=f"{share.table}: which rows differ", done=total, total=total)
+            self.progress.tell(current=f"{share.table}: which rows differ", done=total, total=total)
 
         _workers.work(lambda: _looking(source, libpq, snapshot, look), following, done, _sessions.workers(self.cursor))
         for each in unmatched.values():

@@ -107,7 +107,7 @@ def copy(cursor, libpq: dict, source: str, routine: dict, laid: str, goes_on: bo
     very same file was killed. ``rows`` at most are carried in one transaction. Raises Refusal.
     """
     with _progress.Progress(f"{source}.progress.json", "port") as told, file.reading(source) as lite:
-        told.tell(doing="counting", done=0, total=0, now=True)
+        told.tell(current="counting", done=0, total=0, now=True)
         both = schemas.Tables(lite, cursor, routine)
         carried = synapse_rules.carried(both.mine, both.theirs, routine)
         _require_columns(both, carried)

@@ -97,7 +97,7 @@ def put_back(cursor, libpq: dict, source: str, foreign_keys: bool = True) -> Non
     if not found:
         return
     with _progress.Progress(f"{source}.progress.json", "port", unit="indexes") as told:
-        told.tell(doing="the indexes", done=0, total=len(found), now=True)
+        told.tell(current="the indexes", done=0, total=len(found), now=True)
         builds = _Builds(found, told)
         _workers.work(lambda: _builder(libpq), builds.next, builds.done, _sessions.workers(cursor))
 
@@ -146,7 +146,7 @@ class _Builds:
 
     def done(self, one: _Aside, _answer: None) -> None:
         self._at_work, self._made = self._at_work - 1, self._made + 1
-        self._told.tell(doing=one.name, done=self._made, total=self._total)
+        self._told.tell(current=one.name, done=self._made, total=self._total)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ import sqlite3
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
     _connection,
     _defaults,
+    _diagnosis,
     _sessions,
     _words,
     _workers,
@@ -195,7 +196,7 @@ def _server(report: Report, path: str, source: dict | None, config: dict) -> dic
             standby, max_wal_size = cursor.fetchone()
             facts = {"max_wal_size": max_wal_size, "config": None}
             connection.set_session(readonly=True)
-            _defaults_fit(report, cursor, _connection.place(libpq), standby)
+            _defaults_fit(report, cursor, _diagnosis.place(libpq), standby)
             _database_fit(report, cursor, connection.info.dbname, config)
             _room_for_sessions(report, cursor, config)
             with report.hearing():
@@ -216,9 +217,10 @@ def _defaults_fit(report: Report, cursor, server: str, standby: bool) -> None:
     elif _defaults.begins_read_only(cursor):
         report.problem(
             f"{found}: every transaction of the role begins with default_transaction_read_only = on.",
-            f"Take that away where it is set (psql's \\drds tells): {_defaults.reset(cursor, 'default_transaction_read_only')}.",
+            "Take that away where it is set (psql's \\drds tells): "
+            f"{_defaults.reset_command(cursor, 'default_transaction_read_only')}.",
         )
-    timeouts = _defaults.carried(cursor)
+    timeouts = _defaults.session_timeouts(cursor)
     if timeouts:
         told = ", ".join(f"{name} = {value}" for name, value in timeouts.items())
         report.note(

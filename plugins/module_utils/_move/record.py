@@ -304,7 +304,7 @@ def is_finished(cursor, stamp: str) -> bool:
 
 def require_home(cursor) -> None:
     """Raise Refusal where Synapse's role, which is connected, does not work in the schema that a move knows."""
-    schema = _defaults.home(cursor)
+    schema = _defaults.current_schema(cursor)
     if schema == _connection.MOVED:
         return
     cursor.execute("SELECT session_user")

@@ -111,7 +111,7 @@ class Progress:
         """Pass on to ``told`` how far all tables are, and which one it was last heard of."""
         done, total = (sum(table[key] for table in self.tables.values()) for key in ("rows", "total"))
         tables = {name: {"done": table["rows"], "total": table["total"]} for name, table in self.tables.items()}
-        told.tell(doing=self.doing, done=done, total=total, tables=tables)
+        told.tell(current=self.doing, done=done, total=total, tables=tables)
 
     def _table(self, name: str) -> dict[str, int]:
         return self.tables.setdefault(name, {"rows": 0, "total": 0, "dropped": 0})
@@ -166,7 +166,7 @@ def without_defaults(config: dict, cursor) -> dict:
 
     They stay where no options are taken, by a pooler.
     """
-    options, libpq = _defaults.options(cursor), connection_keywords(config)
+    options, libpq = _defaults.neutral_options(cursor), connection_keywords(config)
     if not options:
         return config
     # Options take the place of those of a service, which may hold the role's search_path.
