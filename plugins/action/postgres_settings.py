@@ -18,8 +18,9 @@ class ActionModule(ActionBase):
 
     _supports_async = True
 
-    def run(self, tmp=None, task_vars=None):
+    def run(self, tmp: str | None = None, task_vars: dict | None = None) -> dict:
         super().run(tmp, task_vars)
+        task_vars = task_vars or {}
         result = self._execute_module(task_vars=task_vars, wrap_async=bool(self._task.async_val))
         if result.get("table") and not self._task.no_log:
             lines = [f"{task_vars['inventory_hostname']}: {line}" for line in result["table"]]

@@ -11,6 +11,7 @@ import dataclasses
 import os
 import pwd
 import sys
+from typing import Iterator
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
@@ -69,7 +70,7 @@ def owner(path: str) -> Account:
 
 
 @contextlib.contextmanager
-def acting(account: Account):
+def acting(account: Account) -> Iterator[None]:
     """Be the ``account`` within the block: for files that it makes, and for what a server's peer authentication sees."""
     if os.geteuid() == account.user:
         yield
@@ -90,7 +91,8 @@ def acting(account: Account):
             os.environ["HOME"] = home
 
 
-def _allowed(entry, name: str) -> Account:
+def _allowed(entry: pwd.struct_passwd, name: str) -> Account:
+    """Return the account of the ``entry``, called ``name`` in the Refusal where we may not become it."""
     if os.geteuid() not in (0, entry.pw_uid):
         raise Refusal(
             f"The task runs as the user with the number {os.geteuid()}, who may not act as {name}.",

@@ -18,6 +18,7 @@ import re
 import select
 import socket
 import time
+from typing import Any
 
 try:
     import psycopg2
@@ -99,7 +100,7 @@ class Attempt:
         return None
 
 
-def attempt(keywords: dict) -> Attempt:
+def attempt(keywords: dict[str, Any]) -> Attempt:
     """Try to connect by libpq's ``keywords``, let go at once, and return what came of it."""
     try:
         library = _library()
@@ -109,9 +110,9 @@ def attempt(keywords: dict) -> Attempt:
     connection = library.PQconnectStart(extensions.make_dsn(**keywords).encode())
     try:
         library.PQsetErrorVerbosity(connection, _SQLSTATE_ALONE)
-        found.let_in = _polled(library, connection, found)
-        asked = (library.PQhost, library.PQport, library.PQuser, library.PQdb)
-        found.host, found.port, found.user, found.database = (os.fsdecode(one(connection) or b"") for one in asked)
+        found.let_in = _poll(library, connection, found)
+        functions = (library.PQhost, library.PQport, library.PQuser, library.PQdb)
+        found.host, found.port, found.user, found.database = (os.fsdecode(one(connection) or b"") for one in functions)
         if library.PQconnectionUsedPassword(connection):
             found.password = "used"
         if library.PQconnectionNeedsPassword(connection):
@@ -123,7 +124,7 @@ def attempt(keywords: dict) -> Attempt:
     return found
 
 
-def _library():
+def _library() -> ctypes.CDLL:
     """Return the libpq that psycopg2 has loaded, which its own file leads to; OSError, AttributeError where it does not."""
     library = ctypes.CDLL(psycopg2._psycopg.__file__)
     for name, (result, *arguments) in _FUNCTIONS.items():
@@ -132,23 +133,23 @@ def _library():
     return library
 
 
-def _polled(library, connection, found: Attempt) -> bool:
+def _poll(library: ctypes.CDLL, connection: int, found: Attempt) -> bool:
     """Bring ``connection`` to its end, as section 34.1 has it, noting in ``found`` what is seen on the way."""
     polled, deadline = _WRITING, time.monotonic() + SECONDS
     while polled in (_READING, _WRITING) and library.PQstatus(connection) != _BAD:
-        place = library.PQsocket(connection)
-        if place < 0:
+        descriptor = library.PQsocket(connection)
+        if descriptor < 0:
             break
-        waiting = select.poll()
-        waiting.register(place, select.POLLIN if polled == _READING else select.POLLOUT)
-        if not waiting.poll(max(0, deadline - time.monotonic()) * 1000):
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN if polled == _READING else select.POLLOUT)
+        if not poll.poll(max(0, deadline - time.monotonic()) * 1000):
             break
         # The state of a socket is gone with it, so each is noted before the step that may be its last.
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(place)) as seen:
-            there = seen.getpeername()  # of one that nobody has taken it fails
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connected:
+            peer = connected.getpeername()  # of one that nobody has taken it fails
             found.reached = True
-            if seen.family != socket.AF_UNIX:
-                found.peer, found.address = there[0], seen.getsockname()[0]
+            if connected.family != socket.AF_UNIX:
+                found.peer, found.address = peer[0], connected.getsockname()[0]
                 by = {"tls": library.PQsslInUse, "gss": library.PQgssEncInUse}
                 found.encryption = next((name for name, in_use in by.items() if in_use(connection)), "none")
         polled = library.PQconnectPoll(connection)

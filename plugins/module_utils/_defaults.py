@@ -10,7 +10,10 @@ for people, would cut a step off half-way, or have the server read or write a va
 
 from __future__ import annotations
 
+from typing import Any, Iterable
+
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Connection, Cursor
 
 try:
     import psycopg2
@@ -45,8 +48,9 @@ _NEUTRAL = {
     "exit_on_error": "off",
 }
 
-# And what ours have besides: what they say is done is on the disk, and a row that a policy hides is an error, not left out.
-_OURS = {**_NEUTRAL, "synchronous_commit": "on", "row_security": "off"}
+# And what sessions of this collection have besides: what they say is done is on the disk, and a row that a policy hides is an
+# error, not left out.
+_OF_OUR_SESSIONS = {**_NEUTRAL, "synchronous_commit": "on", "row_security": "off"}
 
 # No name that another schema could have as well: this is asked before ours is set.
 _SETTINGS = """
@@ -57,31 +61,31 @@ SELECT name, setting, reset_val FROM pg_catalog.pg_settings WHERE name OPERATOR(
 AT_ONCE = "-c statement_timeout=0 -c idle_session_timeout=0"
 
 
-def leave(connection, schema: str, for_transaction: bool = False) -> None:
+def neutralize(connection: Connection, schema: str, for_transaction: bool = False) -> None:
     """Make ``connection`` go by no defaults, and look for names in ``schema`` alone.
 
     It autocommits, and does so as long as it is there; or, ``for_transaction``, it does not, and does so in the one transaction
     that begins here. Raises Refusal for a default that the connected role may not leave.
     """
     if for_transaction:
-        connection.set_client_encoding(_OURS["client_encoding"])  # outside, since psycopg2 ends the transaction
+        connection.set_client_encoding(_OF_OUR_SESSIONS["client_encoding"])  # outside, since psycopg2 ends the transaction
     reach = sql.SQL("LOCAL" if for_transaction else "SESSION")
     with connection.cursor() as cursor:
         cursor.execute(sql.SQL("SET {} statement_timeout = 0").format(reach))  # the others have to come through
         cursor.execute(sql.SQL("SET {} search_path = {}, pg_temp").format(reach, sql.Identifier(schema)))
         if not for_transaction:
-            connection.set_client_encoding(_OURS["client_encoding"])  # psycopg2 goes by it as well
-        for name, setting, _reset in _settings(cursor, _OURS):
-            if setting == _OURS[name]:
+            connection.set_client_encoding(_OF_OUR_SESSIONS["client_encoding"])  # psycopg2 goes by it as well
+        for name, setting, _reset in _settings(cursor, _OF_OUR_SESSIONS):
+            if setting == _OF_OUR_SESSIONS[name]:
                 continue
             try:
-                cursor.execute("SELECT pg_catalog.set_config(%s, %s, %s)", (name, _OURS[name], for_transaction))
+                cursor.execute("SELECT pg_catalog.set_config(%s, %s, %s)", (name, _OF_OUR_SESSIONS[name], for_transaction))
             except psycopg2.errors.InsufficientPrivilege:
                 connection.rollback()
-                raise _bound(cursor, name, setting) from None
+                raise _refused_default(cursor, name, setting) from None
 
 
-def options(cursor) -> str:
+def neutral_options(cursor: Cursor) -> str:
     """Return libpq's ``options`` by which another program's sessions of the connected role leave these defaults.
 
     It is empty where there are none, as mostly: a pooler takes no such options.
@@ -90,56 +94,57 @@ def options(cursor) -> str:
     return " ".join(f"-c {name}={_NEUTRAL[name]}".replace("read committed", r"read\ committed") for name in left)
 
 
-def carried(cursor) -> dict[str, str]:
+def session_timeouts(cursor: Cursor) -> dict[str, str]:
     """Return ``{name: value}`` of the timeouts with which every session of the connected role begins, values as SHOW has them."""
     names = [name for name, _setting, reset in _settings(cursor, TIMEOUTS) if reset != _NEUTRAL[name]]
     cursor.execute("SELECT name, reset_val || coalesce(unit, '') FROM pg_settings WHERE name = ANY (%s) ORDER BY 1", (names,))
     return dict(cursor.fetchall())
 
 
-def begins_read_only(cursor) -> bool:
+def begins_read_only(cursor: Cursor) -> bool:
     """Tell whether every transaction of the connected role begins as one that may not write."""
     return [reset for _name, _setting, reset in _settings(cursor, ["default_transaction_read_only"])] == ["on"]
 
 
-def home(cursor) -> str | None:
+def current_schema(cursor: Cursor) -> str | None:
     """Return the schema in which the connected role works by its own search_path, as Synapse does; None where it has none."""
     return by_own_path(cursor, "SELECT pg_catalog.current_schema()")
 
 
-def by_own_path(cursor, query: str) -> object:
+def by_own_path(cursor: Cursor, query: str) -> Any:
     """Return the one value of ``query``, asked with the search_path that sessions of the connected role begin with."""
     cursor.execute("SELECT pg_catalog.current_setting('search_path')")
-    ours = cursor.fetchone()
+    [own] = cursor.fetchall()
     # Several statements in one are a transaction of their own, where there is no other, so that nothing outlasts it.
     cursor.execute(f"SET LOCAL search_path TO DEFAULT; {query}")
-    found = cursor.fetchone()[0]
-    cursor.execute("SELECT pg_catalog.set_config('search_path', %s, true)", ours)
+    [(found,)] = cursor.fetchall()
+    cursor.execute("SELECT pg_catalog.set_config('search_path', %s, true)", own)
     return found
 
 
-def reset(cursor, name: str) -> str:
+def reset_command(cursor: Cursor, name: str) -> str:
     """Return the command that takes the parameter ``name`` from the connected role and database, wherever these carry it."""
     cursor.execute("SELECT session_user")
-    role, database = (sql.Identifier(one).as_string(cursor) for one in (cursor.fetchone()[0], cursor.connection.info.dbname))
+    [(user,)] = cursor.fetchall()
+    role, database = (sql.Identifier(name).as_string(cursor) for name in (user, cursor.connection.info.dbname))
     return (
         f"`ALTER ROLE {role} RESET {name}; ALTER DATABASE {database} RESET {name}; "
         f"ALTER ROLE {role} IN DATABASE {database} RESET {name}`"
     )
 
 
-def _settings(cursor, names) -> list[tuple[str, str, str]]:
+def _settings(cursor: Cursor, names: Iterable[str]) -> list[tuple[str, str, str]]:
     """Return (name, value, the value that a new session has) of those of ``names`` that this server has."""
     cursor.execute(_SETTINGS, (list(names),))
     return cursor.fetchall()
 
 
-def _bound(cursor, name: str, value: str) -> Refusal:
+def _refused_default(cursor: Cursor, name: str, value: str) -> Refusal:
     """Return the Refusal for the default ``name`` that the connected role may not leave."""
     cursor.execute("SELECT session_user")
-    role = cursor.fetchone()[0]
+    [(role,)] = cursor.fetchall()
     return Refusal(
         f"Every session of the role {role!r} in the database {cursor.connection.info.dbname!r} begins with {name} = {value}, and "
-        f"the role may not set it to {_OURS[name]}.",
-        f"Have a superuser take it away where it is set (psql's \\drds tells), as by {reset(cursor, name)}.",
+        f"the role may not set it to {_OF_OUR_SESSIONS[name]}.",
+        f"Have a superuser take it away where it is set (psql's \\drds tells), as by {reset_command(cursor, name)}.",
     )

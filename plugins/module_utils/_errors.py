@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import signal
+from typing import TYPE_CHECKING, Iterator
+
+if TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
 
 
 class Refusal(Exception):
@@ -23,7 +27,7 @@ class Refusal(Exception):
 
 
 @contextlib.contextmanager
-def told_to(module):
+def told_to(module: AnsibleModule) -> Iterator[None]:
     """Turn a Refusal, or the operating system's refusal, within the block into the module's ``fail_json``.
 
     SIGTERM, by which the action plugins end a step on Ctrl-C, leaves the block as an exception does.
@@ -48,5 +52,5 @@ def system_refusal(error: OSError) -> Refusal:
     )
 
 
-def _leave(_number, _frame) -> None:
+def _leave(_number: int, _frame: object) -> None:
     raise SystemExit(128 + signal.SIGTERM)

@@ -16,7 +16,7 @@ import re
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
-_OURS = "matrixops.synapse_postgres"
+_THIS_COLLECTION = "matrixops.synapse_postgres"
 
 # Where a change belongs, by the manager; for those that are not here, see _elsewhere().
 _INSTEAD = {
@@ -117,14 +117,14 @@ def manager(path: str, text: str, patroni: str | None = None) -> Manager | None:
         if place.search(path):
             return Manager(name, f"it is {path}", _INSTEAD[name], is_final=True)
     found = _by_head(text)
-    if found is None and _wishes_rules(patroni):
+    if found is None and _sets_rules(patroni):
         sign = "its cluster's configuration (patroni.dynamic.json) has postgresql.pg_hba"
         return Manager("Patroni", sign, _INSTEAD["Patroni"])
     if found is None:
         for name, (paths, line) in _WRITTEN.items():
-            sign = re.fullmatch(paths, path) and re.search(line, text, re.MULTILINE)
-            if sign:
-                return Manager(name, f"line {text.count(chr(10), 0, sign.start()) + 1} is one that it writes", _INSTEAD[name])
+            match = re.fullmatch(paths, path) and re.search(line, text, re.MULTILINE)
+            if match:
+                return Manager(name, f"line {text.count(chr(10), 0, match.start()) + 1} is one that it writes", _INSTEAD[name])
     return found
 
 
@@ -133,12 +133,12 @@ def block(text: str, number: int) -> Manager | None:
 
     Such a block is what Ansible's blockinfile and its like look after in a file that is otherwise somebody else's.
     """
-    opened = None
+    opened: tuple[int, str] | None = None
     for at, line in enumerate(text.splitlines()[:number], 1):
         edge = _BLOCK.match(line.strip())
         if edge:
             opened = (at, line.strip()) if edge["edge"].upper() == "BEGIN" else None
-    if opened is None or _OURS in opened[1]:
+    if opened is None or _THIS_COLLECTION in opened[1]:
         return None
     name = "Ansible" if "ansible" in opened[1].lower() else "another program"
     return Manager(name, f"line {number} is in the block that begins on line {opened[0]} ({opened[1]})", _elsewhere(name))
@@ -163,12 +163,12 @@ def warning(path: str, found: Manager) -> str:
 
 def _by_head(text: str) -> Manager | None:
     """Return whom the head of ``text`` tells of: the comments before anything else."""
-    found: dict = {}
+    found: dict[str, str] = {}
     for number, line in enumerate(text.lstrip("\ufeff").splitlines(), 1):
         line = line.strip()
         if line and line != "---" and not line.startswith(("#", ";", "//")):
             break
-        if _OURS in line or _SERVERS in line:
+        if _THIS_COLLECTION in line or _SERVERS in line:
             return None
         words = _words(line)
         for sign in _SIGNS:
@@ -189,15 +189,17 @@ def _words(line: str) -> str:
 
 
 def _spelt(name: str) -> str:
+    """Return the manager's ``name``, told in small letters, as it spells itself."""
     known = {"nix": "NixOS", "nixos": "NixOS", "salt": "Salt", "saltstack": "Salt", "spilo": "Patroni", "yunohost": "YunoHost"}
     return known.get(name) or (name.capitalize() if re.fullmatch(_KNOWN, name) else name)
 
 
 def _elsewhere(name: str) -> str:
+    """Return where to make a change, for a manager that has no place of its own in _INSTEAD."""
     return f"Make the change where {'that' if name == 'another program' else name} takes the file's content from."
 
 
-def _wishes_rules(patroni: str | None) -> bool:
+def _sets_rules(patroni: str | None) -> bool:
     """Tell whether Patroni's dynamic configuration has rules, which it writes into pg_hba.conf when it loads them next.
 
     It does not where the parameter hba_file is given (Patroni's documentation, YAML Configuration Settings, pg_hba).

@@ -12,6 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from typing import Any
+
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Connection
 
 try:
     import psycopg2
@@ -25,7 +28,7 @@ _MARK = "synapse_postgres.mark"
 _TRIES = 10
 
 
-def hands_on(connection, libpq: dict) -> bool:
+def keeps_session_state(connection: Connection, libpq: dict[str, Any]) -> bool:
     """Tell whether what a session of ``libpq``'s keywords sets would stay for the next one, whose ever that is.
 
     ``connection`` is such a one, and commits every statement. A server tells each session's process in the protocol (manual,
@@ -34,9 +37,11 @@ def hands_on(connection, libpq: dict) -> bool:
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_catalog.pg_backend_pid()")
-        if cursor.fetchone()[0] == connection.info.backend_pid:
+        [(process,)] = cursor.fetchall()
+        if process == connection.info.backend_pid:
             return False
-    token, marked = secrets.token_hex(), set()
+    token = secrets.token_hex()
+    marked: set[int] = set()
     for _try in range(_TRIES):
         with contextlib.closing(psycopg2.connect(**libpq)) as other:
             other.autocommit = True
@@ -47,7 +52,7 @@ def hands_on(connection, libpq: dict) -> bool:
                     " pg_catalog.set_config(%(mark)s, %(token)s, false)",
                     {"mark": _MARK, "token": token},
                 )
-                found, process, _token = cursor.fetchone()
+                [(found, process, _token)] = cursor.fetchall()
         if found == token:
             return True
         if process in marked:

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import time
+from typing import Any
 
 # Seconds between two writes; who reads looks about as often.
 _PAUSE = 1.0
@@ -25,7 +26,16 @@ class Progress:
 
     def __init__(self, path: str, step: str, unit: str = "rows") -> None:
         self.path = path
-        self._state = {"step": step, "unit": unit, "doing": "", "done": 0, "total": 0, "since": 0.0, "at": 0.0, "tables": {}}
+        self._state: dict[str, Any] = {
+            "step": step,
+            "unit": unit,
+            "doing": "",
+            "done": 0,
+            "total": 0,
+            "since": 0.0,
+            "at": 0.0,
+            "tables": {},
+        }
         self._written = 0.0
 
     def __enter__(self) -> Progress:
@@ -33,15 +43,15 @@ class Progress:
         self._write()
         return self
 
-    def __exit__(self, *_reason) -> None:
+    def __exit__(self, *_reason: object) -> None:
         self._write()
 
-    def tell(self, doing: str, done: int, total: int, tables: dict | None = None, now: bool = False) -> None:
-        """Note that the step is at ``doing`` (a table, or what it does) and has ``done`` of ``total`` behind it.
+    def tell(self, current: str, done: int, total: int, tables: dict | None = None, now: bool = False) -> None:
+        """Note that the step is at ``current`` (a table, or what it does) and has ``done`` of ``total`` behind it.
 
         ``now`` writes it at once, before a part that tells nothing for long.
         """
-        self._state.update(doing=doing, done=done, total=total, at=time.time())
+        self._state.update(doing=current, done=done, total=total, at=time.time())
         if tables is not None:
             self._state["tables"] = tables
         if now or not 0 <= time.monotonic() - self._written < _PAUSE:

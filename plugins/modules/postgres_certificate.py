@@ -103,20 +103,8 @@ reason:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _tls
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, told_to
-
-
-def require_possible(params: dict) -> None:
-    """Raise Refusal for what cannot be meant."""
-    _tls.require_names(params["purpose"], params["names"])
-    if not params["folder"].startswith("/"):
-        raise Refusal(f"The folder {params['folder']} is no absolute path.", "Give one that begins with /.")
-    if not 0 <= params["renew_days"] < params["days"]:
-        raise Refusal(
-            f"A certificate of {params['days']} days cannot be renewed {params['renew_days']} days before it expires.",
-            "Give a smaller renew_days, or more days.",
-        )
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _authority
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
 
 
 def main() -> None:
@@ -130,10 +118,8 @@ def main() -> None:
         ),
         supports_check_mode=True,
     )
-    params = module.params
     with told_to(module):
-        require_possible(params)
-        result = _tls.present(**params, check_mode=module.check_mode)
+        result = _authority.ensure(_authority.Request(**module.params), module.check_mode)
     module.exit_json(**result)
 
 

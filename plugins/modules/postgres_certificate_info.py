@@ -70,6 +70,8 @@ problems:
   elements: str
 """
 
+import dataclasses
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _tls
@@ -89,7 +91,7 @@ def main() -> None:
     with told_to(module):
         found = _tls.read(params["certificate"])
         problems = _tls.problems(params["certificate"], params["key"], params["names"])
-    module.exit_json(changed=False, problems=problems, **found)
+    module.exit_json(changed=False, problems=problems, **dataclasses.asdict(found))
 
 
 if __name__ == "__main__":

@@ -83,11 +83,10 @@ pages:
 
 import dataclasses
 import os
-import shutil
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, told_to
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import (
     contents,
     file,
@@ -96,31 +95,6 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite
     paths,
     snapshot,
 )
-
-
-def require_another(src: str, dest: str) -> None:
-    """Raise Refusal when the copy would be written over the source, what SQLite keeps beside it, or what is no database."""
-    if dest == src or (os.path.exists(dest) and os.path.samefile(src, dest)):
-        raise Refusal(f"The source and the copy are the same file, {src}.", "Give another dest.")
-    if dest in (f"{src}{suffix}" for suffix in file.SIDE_FILES):
-        raise Refusal(f"{dest} is SQLite's own, beside {src}.", "Give another dest.")
-    if os.path.isfile(dest) and os.path.getsize(dest):
-        with open(dest, "rb") as stream:
-            if stream.read(len(file.MAGIC)) != file.MAGIC:
-                raise Refusal(f"{dest} is there, and is no copy of a SQLite database.", "Give another dest, or remove it.")
-
-
-def require_room(size: int, dest: str) -> None:
-    """Raise Refusal unless the copy's file system has room for a copy of ``size`` bytes."""
-    folder = os.path.dirname(dest)
-    if not os.path.isabs(dest) or not os.path.isdir(folder):
-        raise Refusal(f"The folder of the copy, {folder or dest}, does not exist.", "Make it, with mode 0700, or choose another.")
-    free = shutil.disk_usage(folder).free + snapshot.reusable_bytes(dest)
-    if free < size:
-        raise Refusal(
-            f"The copy needs {size >> 20} MiB, and the file system of {folder} has {free >> 20} MiB left.",
-            "Make room there, or choose a dest on another file system.",
-        )
 
 
 def main() -> None:
@@ -136,9 +110,9 @@ def main() -> None:
     with told_to(module), paths.resolved_params(module.params, "src", "dest") as params:
         src, dest = params["src"], params["dest"]
         source = contents.inspect(src)
-        require_another(src, dest)
+        snapshot.require_another(src, dest)
         other_names.require_none(src)
-        require_room(source.size + file.log_size(src), dest)
+        snapshot.require_room(source.size + file.log_size(src), dest)
         if params["alone"]:
             holders.require_closed(src)
         is_older = os.path.exists(dest)

@@ -204,7 +204,7 @@ def test_a_renewed_certificate_is_shown_once_it_is_set(server, certificates, run
         assert before and applied["changed"] and not applied["restart_required"]
         with comes(server, **how) as after:
             assert after
-    assert "new.example.org" in _tls.presented("127.0.0.1", server.port, certificates["ca"])
+    assert "new.example.org" in _tls.shown_by_server("127.0.0.1", server.port, certificates["ca"])
     assert not run("postgres_certificate", renewed)["changed"]
 
 

@@ -71,10 +71,10 @@ def test_no_default_cuts_a_move_off_or_changes_what_it_carries(run, move, engine
 def test_every_session_is_left_alone_wherever_the_default_was_set(move, where):
     carry(move, HARD, where)
     with session(move) as cursor:
-        cursor.execute("SELECT name, setting FROM pg_settings WHERE name = ANY (%s)", (list(_defaults._OURS),))
-        assert {name: value for name, value in cursor.fetchall() if value != _defaults._OURS[name]} == {}
+        cursor.execute("SELECT name, setting FROM pg_settings WHERE name = ANY (%s)", (list(_defaults._OF_OUR_SESSIONS),))
+        assert {name: value for name, value in cursor.fetchall() if value != _defaults._OF_OUR_SESSIONS[name]} == {}
         assert cursor.connection.encoding == "UTF8"
-        assert _defaults.options(cursor).count("-c ") == len({*HARD} - {"DateStyle", "search_path", "synchronous_commit"})
+        assert _defaults.neutral_options(cursor).count("-c ") == len({*HARD} - {"DateStyle", "search_path", "synchronous_commit"})
 
 
 def test_a_session_that_is_ended_at_once_is_left_alone_as_well(move):

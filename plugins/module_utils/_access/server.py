@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 from typing import Iterator
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _diagnosis
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
 
 
@@ -25,7 +25,7 @@ class Server:
     @property
     def place(self) -> str:
         """Where the server is, as a person would say it."""
-        return _connection.place(self.libpq)
+        return _diagnosis.place(self.libpq)
 
     @contextlib.contextmanager
     def within(self, database: str, autocommit: bool = False) -> Iterator[Cursor]:

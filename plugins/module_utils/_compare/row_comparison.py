@@ -73,7 +73,7 @@ class RowComparison:
                 in_mind[share] = read
             sums[share.table, share.side].add(part)
             rows += part.rows if share.side == "sqlite" else 0
-            self.progress.tell(doing=share.table, done=rows, total=max(total, rows))
+            self.progress.tell(current=share.table, done=rows, total=max(total, rows))
             self.kept.keep(share, part, new)
             self.kept.settle(keeper, at_least=_KEPT)
 
@@ -115,7 +115,7 @@ class RowComparison:
         def done(share: Share, found: list[Rows]) -> None:
             for rows in found:
                 unmatched[share.table].add(share.side, rows)
-            self.progress.tell(doing=f"{share.table}: which rows differ", done=total, total=total)
+            self.progress.tell(current=f"{share.table}: which rows differ", done=total, total=total)
 
         self.work(inspect, following, done)
         for each in unmatched.values():

@@ -112,7 +112,7 @@ def copy(port: Port, schema_state: str, rows: int) -> synapse_port_db.Progress:
     """
     cursor, rules = port.cursor, port.rules
     with port.source.progress("port") as progress, port.source.reading() as sqlite:
-        progress.tell(doing="counting", done=0, total=0, now=True)
+        progress.tell(current="counting", done=0, total=0, now=True)
         both = schemas.Tables(sqlite, cursor, rules)
         carried = rules.carried(both.sqlite, both.postgres)
         _require_columns(both, carried)

@@ -100,7 +100,7 @@ def put_back(source: Source, target: Target, foreign_keys: bool = True) -> None:
     if not found:
         return
     with source.progress("port", unit="indexes") as progress:
-        progress.tell(doing="the indexes", done=0, total=len(found), now=True)
+        progress.tell(current="the indexes", done=0, total=len(found), now=True)
         builds = _Builds(found, progress)
         _workers.work(lambda: _building(target), builds.next, builds.done, target.workers())
 
@@ -149,7 +149,7 @@ class _Builds:
 
     def done(self, one: _Aside, _answer: None) -> None:
         self._at_work, self._made = self._at_work - 1, self._made + 1
-        self._progress.tell(doing=one.name, done=self._made, total=self._total)
+        self._progress.tell(current=one.name, done=self._made, total=self._total)
 
 
 @contextlib.contextmanager

@@ -53,7 +53,7 @@ class PortConfig:
 
         They stay where no options are taken, by a pooler.
         """
-        options = _defaults.options(cursor)
+        options = _defaults.neutral_options(cursor)
         if not options:
             return self
         # Options take the place of those of a service, which may hold the role's search_path.

@@ -11,6 +11,7 @@ import dataclasses
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import (
     _connection,
     _defaults,
+    _diagnosis,
     _sessions,
     _workers,
 )
@@ -51,7 +52,7 @@ def report_target(report: Report, source: Source | None, config: PortConfig) -> 
         is_standby, max_wal_size = only_row(cursor)
         state = TargetState(max_wal_size)
         connection.set_session(readonly=True)
-        _report_defaults(report, cursor, _connection.place(keywords), is_standby)
+        _report_defaults(report, cursor, _diagnosis.place(keywords), is_standby)
         report_database(report, cursor, connection.info.dbname, config.allows_unsafe_locale)
         _report_sessions(report, cursor, config.pool_size)
         with report.catching_refusals():
@@ -70,11 +71,12 @@ def _report_defaults(report: Report, cursor: Cursor, server: str, is_standby: bo
     if is_standby:
         report.problem(f"{found}: it is a standby.", "Give the address of the primary.")
     elif _defaults.begins_read_only(cursor):
+        reset = _defaults.reset_command(cursor, "default_transaction_read_only")
         report.problem(
             f"{found}: every transaction of the role begins with default_transaction_read_only = on.",
-            f"Take that away where it is set (psql's \\drds tells): {_defaults.reset(cursor, 'default_transaction_read_only')}.",
+            f"Take that away where it is set (psql's \\drds tells): {reset}.",
         )
-    timeouts = _defaults.carried(cursor)
+    timeouts = _defaults.session_timeouts(cursor)
     if timeouts:
         values = ", ".join(f"{name} = {value}" for name, value in timeouts.items())
         report.note(

@@ -58,7 +58,7 @@ END $$
 
 def require_home(cursor: Cursor) -> None:
     """Raise Refusal where Synapse's role, which is connected, does not work in the schema that a move knows."""
-    schema = _defaults.home(cursor)
+    schema = _defaults.current_schema(cursor)
     if schema == _connection.MOVED:
         return
     cursor.execute("SELECT session_user")

@@ -15,6 +15,7 @@ import dataclasses
 import glob
 import itertools
 import os
+import shutil
 import stat
 import time
 from typing import BinaryIO, Iterator
@@ -33,6 +34,33 @@ class Written:
 
     total: int
     written: int
+
+
+def require_another(source: str, target: str) -> None:
+    """Raise Refusal when a copy ``target`` would replace ``source``, a side file of it, or a file that is no database."""
+    if target == source or (os.path.exists(target) and os.path.samefile(source, target)):
+        raise Refusal(f"The source and the copy are the same file, {source}.", "Give another dest.")
+    if target in (f"{source}{suffix}" for suffix in file.SIDE_FILES):
+        raise Refusal(f"{target} is SQLite's own, beside {source}.", "Give another dest.")
+    if os.path.isfile(target) and os.path.getsize(target):
+        with open(target, "rb") as stream:
+            if stream.read(len(file.MAGIC)) != file.MAGIC:
+                raise Refusal(f"{target} is there, and is no copy of a SQLite database.", "Give another dest, or remove it.")
+
+
+def require_room(size: int, target: str) -> None:
+    """Raise Refusal unless the file system of ``target`` has room for a copy of ``size`` bytes."""
+    folder = os.path.dirname(target)
+    if not os.path.isabs(target) or not os.path.isdir(folder):
+        raise Refusal(
+            f"The folder of the copy, {folder or target}, does not exist.", "Make it, with mode 0700, or choose another."
+        )
+    free = shutil.disk_usage(folder).free + reusable_bytes(target)
+    if free < size:
+        raise Refusal(
+            f"The copy needs {size >> 20} MiB, and the file system of {folder} has {free >> 20} MiB left.",
+            "Make room there, or choose a dest on another file system.",
+        )
 
 
 def make(source: str, target: str) -> Written | None:

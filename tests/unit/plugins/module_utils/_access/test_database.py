@@ -6,7 +6,7 @@ import dataclasses
 import psycopg2.extensions
 import pytest
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _diagnosis
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import database
 
 RIGHT = database.Database(owner="synapse", encoding="UTF8", lc_collate="C", lc_ctype="C")
@@ -36,5 +36,5 @@ def test_the_keywords_of_synapses_section_go_alone():
     args = {"service": "synapse", "host": None, "port": "", "cp_max": 10, "passfile": "/x"}
     found = _connection.keywords({**ours, "login_args": args, "login_secrets": {"sslpassword": "y"}})
     assert found == {"service": "synapse", "passfile": "/x", "sslpassword": "y"}
-    assert _connection.place(found) == "the service synapse"
-    assert _connection.place({"hostaddr": "10.0.0.1"}) == "10.0.0.1:5432"
+    assert _diagnosis.place(found) == "the service synapse"
+    assert _diagnosis.place({"hostaddr": "10.0.0.1"}) == "10.0.0.1:5432"
