@@ -189,8 +189,8 @@ def require_same_database(main: merging.Merged, workers: list) -> None:
     """Raise Refusal where a worker's configuration names another database than the main process's."""
     for worker in workers:
         merged = merging.read(worker.files())
-        told, mains = merged.decides(homeserver_yaml.KEY), main.decides(homeserver_yaml.KEY)
-        if merged.config.get(homeserver_yaml.KEY) == main.config.get(homeserver_yaml.KEY):
+        told, mains = merged.decides(homeserver_yaml.SECTION_KEY), main.decides(homeserver_yaml.SECTION_KEY)
+        if merged.config.get(homeserver_yaml.SECTION_KEY) == main.config.get(homeserver_yaml.SECTION_KEY):
             continue
         if told is None or any(same(told, name) for name in main.files):
             raise Refusal(
@@ -275,7 +275,7 @@ def look(params: dict) -> dict:
     if not params["files"]:
         require_same_database(merged, workers)
     section = merging.database(merged, main.database_path)
-    where = merged.decides(homeserver_yaml.KEY) or path
+    where = merged.decides(homeserver_yaml.SECTION_KEY) or path
     if where.startswith("/proc/"):
         raise Refusal(
             f"The file that names Synapse's database is none of this host's: {where}.",
@@ -288,7 +288,7 @@ def look(params: dict) -> dict:
         "folders": [name for name in paths if os.path.isdir(name)],
         "found_by": by,
         "section_path": where,
-        "overridden": merged.holders.get(homeserver_yaml.KEY, [])[:-1],
+        "overridden": merged.holders.get(homeserver_yaml.SECTION_KEY, [])[:-1],
         "engine": section["name"] if section else None,
         "sqlite_named": section["args"].get("database") if on_sqlite else None,
         "sqlite_path": sqlite_here(params, section, where, main) if on_sqlite else None,

@@ -218,7 +218,7 @@ def look(connection, cursor, allow_unsafe_locale: bool) -> dict:
 def is_same(config: str, identity: dict) -> bool | None:
     """Tell whether the file ``config`` of Synapse's leads to the database of this ``identity``; None where it leads nowhere."""
     try:
-        section = homeserver_yaml.parse(homeserver_yaml.read(config), config).get("database")
+        section = homeserver_yaml.read(config).options.get("database")
         if not isinstance(section, dict) or section.get("name") != "psycopg2" or not isinstance(section.get("args"), dict):
             return False
         with _connection.connected(synapse_port_db.connection_keywords({"database": section})) as other, other.cursor() as cursor:

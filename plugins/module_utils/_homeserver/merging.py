@@ -63,7 +63,7 @@ def read(paths: list[str]) -> Merged:
     merged, holders, found = {}, {}, files(paths)
     for path in found:
         try:
-            document = homeserver_yaml.parse(homeserver_yaml.read(path), path)
+            document = homeserver_yaml.read(path).options
         except FileNotFoundError as error:
             raise Refusal(
                 f"Synapse is to read {path}, which is not there.",
@@ -81,15 +81,12 @@ def database(merged: Merged, path_option: str | None = None) -> dict | None:
     Without a section ``database_path`` is a SQLite database, or else ``path_option``, Synapse's ``--database-path``. Raises
     Refusal for a section with which Synapse does not start.
     """
-    found, where = merged.config.get(homeserver_yaml.KEY), merged.decides(homeserver_yaml.KEY)
+    found, where = merged.config.get(homeserver_yaml.SECTION_KEY), merged.decides(homeserver_yaml.SECTION_KEY)
     if not found and not isinstance(found, (str, list)):
         path = merged.config.get("database_path") or path_option
         return {"name": "sqlite3", "args": {"database": path}} if path else None
     if not isinstance(found, dict):
-        raise Refusal(
-            f"The key database in {where} holds a {type(found).__name__}, where Synapse expects a mapping with name and args.",
-            "Correct the section or remove it.",
-        )
+        raise homeserver_yaml.not_a_mapping(where, found)
     name, args = found.get("name"), found.get("args", {})
     if name not in ENGINES:
         raise Refusal(
