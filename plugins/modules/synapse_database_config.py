@@ -346,104 +346,12 @@ after:
 """
 
 import importlib
-import os
-import stat
-import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _files, _interpreter, _managed, _words
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, told_to
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._homeserver import homeserver_yaml, libpq
-
-NEW_MODE = 0o640
-
-
-def read(path: str, layout: str) -> str | None:
-    """Return the file's text, None for a drop-in that does not exist yet; Refusal for what is no file to edit."""
-    folder = os.path.dirname(path)
-    if not os.path.isdir(folder):
-        raise Refusal(f"The folder {folder} does not exist.", "Check the path, or make the folder first.", missing=True)
-    if not os.path.exists(path):
-        if layout == "drop-in":
-            require_writable(folder)
-            return None
-        raise Refusal(f"{path} does not exist.", "Check the path; for a file of its own, give layout=drop-in.", missing=True)
-    if not os.path.isfile(path):
-        raise Refusal(f"{path} is no file.", "Give the path of the file that holds the section.")
-    return homeserver_yaml.read(path)
-
-
-def require_writable(folder: str) -> None:
-    """Raise Refusal unless files in ``folder`` can be replaced."""
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise Refusal(f"The folder {folder} may not be written to.", "Run the task as a user that may (become: true).")
-
-
-def require_ours(module: AnsibleModule, path: str, text: str) -> None:
-    """Raise Refusal where another manager writes the file at ``path``, or its section; warn where that is allowed."""
-    found = _managed.manager(path, text) or _managed.block(text, homeserver_yaml.line_of_section(text, path))
-    if found is None:
-        return
-    if found.is_final or not module.params["allow_managed_file"]:
-        raise _managed.refuse(path, found, "Synapse would be back on the database that it names now")
-    module.warn(_managed.warning(path, found))
-
-
-def require_replaceable(path: str) -> None:
-    """Raise Refusal unless the file at ``path`` can be replaced by one with the same owner and group."""
-    _files.require_replaceable(path)
-    require_writable(os.path.dirname(path))
-    found = os.stat(path)
-    groups = {os.getegid(), *os.getgroups()}
-    if os.geteuid() != 0 and (found.st_uid != os.geteuid() or found.st_gid not in groups):
-        raise Refusal(
-            f"{path} belongs to user {found.st_uid} and group {found.st_gid}; user {os.geteuid()} cannot make such a file.",
-            "Run the task as root or as the owner (become: true).",
-        )
-
-
-def write(module: AnsibleModule, path: str, text: str, backup: bool) -> str | None:
-    """Put ``text`` in the place of the file at ``path``: all of it or nothing, with the old one's owner, mode and attributes.
-
-    Returns the path of the old file's copy, if one was to be kept.
-    """
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".database-")
-    module.add_cleanup_file(temporary)
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(text.encode("utf-8"))
-        stream.flush()
-        os.fsync(stream.fileno())
-    if not os.path.exists(path):
-        # atomic_move() would let everybody read a new file for a moment.
-        os.chmod(temporary, NEW_MODE)
-        os.replace(temporary, path)
-        return None
-    copy, others = None, _files.other_names(path)
-    try:
-        _files.keep_attributes(path, temporary)
-        copy = module.backup_local(path) if backup else None
-        module.atomic_move(temporary, path)
-    except Exception as error:
-        module.cleanup(copy or "")
-        # That is what ansible-core raises here, with its reason in words.
-        raise Refusal(
-            f"{path} could not be replaced: {error}",
-            "Check the room on its file system.",
-        ) from error
-    if others:
-        module.warn(others)
-    return copy
-
-
-def warn_of_readers(module: AnsibleModule, path: str, section: dict) -> None:
-    """Warn when the section holds a secret and everybody may read the file: its mode is the administrator's to change."""
-    secret = libpq.SECRETS.intersection(section["args"])
-    if secret and os.path.exists(path) and os.stat(path).st_mode & stat.S_IROTH:
-        module.warn(
-            f"Every user of the host may read {path}, which holds a password. Give it to the group that Synapse runs as "
-            f"(chgrp), so that this still may, and take it from all others by `chmod 640 {_words.shell(path)}`."
-        )
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _interpreter
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._homeserver import libpq, section_file
 
 
 def has_psycopg2() -> bool:
@@ -453,51 +361,6 @@ def has_psycopg2() -> bool:
     except ImportError:
         return False
     return True
-
-
-def step(module: AnsibleModule, params: dict) -> dict:
-    """Bring the section to its wished state; return the module's result."""
-    path = os.path.realpath(params["path"])
-    text = read(path, params["layout"])
-    present = homeserver_yaml.section(text or "", path)
-    others = [str(key) for key in homeserver_yaml.parse(text or "", path) if key != homeserver_yaml.KEY]
-    if params["layout"] == "drop-in" and others:
-        raise Refusal(
-            f"{path} holds other keys than database: {', '.join(others)}.",
-            "Give layout=section to edit the section in it, or another path.",
-        )
-    wished = homeserver_yaml.wished_section(
-        present, params["args"], params["pool"], params["keepalives"], params["allow_unsafe_locale"]
-    )
-    result = {
-        "changed": present != wished,
-        "path": params["path"],
-        "before": homeserver_yaml.masked(present),
-        "after": homeserver_yaml.masked(wished, present),
-        "diff": {
-            "before_header": params["path"],
-            "after_header": params["path"],
-            "before": homeserver_yaml.dumped(homeserver_yaml.masked(present)),
-            "after": homeserver_yaml.dumped(homeserver_yaml.masked(wished, present)),
-        },
-    }
-    if result["changed"]:
-        if text is not None:
-            require_ours(module, path, text)
-            homeserver_yaml.require_meant(text, wished, path)
-        new = homeserver_yaml.replace(text or "", wished, path)
-        if text is not None:
-            require_replaceable(path)
-        if not module.check_mode:
-            copy = write(module, path, new, params["backup"])
-            result.update({"backup_file": copy} if copy else {})
-            text = new
-    left = homeserver_yaml.leftovers(text or "", path)
-    if left:
-        module.warn(left)
-    if not module.check_mode:
-        warn_of_readers(module, path, wished)
-    return result
 
 
 def main() -> None:
@@ -529,7 +392,7 @@ def main() -> None:
     )
     with told_to(module):
         _interpreter.need({"yaml": "PyYAML"}, module.params["synapse_python"])
-        result = {**step(module, module.params), "psycopg2": has_psycopg2()}
+        result = {**section_file.apply(module), "psycopg2": has_psycopg2()}
     module.exit_json(**result)
 
 

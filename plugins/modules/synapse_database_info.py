@@ -165,7 +165,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move i
 def is_same(config: str, identity: database_facts.Identity) -> bool | None:
     """Tell whether the file ``config`` of Synapse's leads to the database of this ``identity``; None where it leads nowhere."""
     try:
-        section = homeserver_yaml.parse(homeserver_yaml.read(config), config).get("database")
+        section = homeserver_yaml.read(config).options.get("database")
         if not isinstance(section, dict) or section.get("name") != "psycopg2" or not isinstance(section.get("args"), dict):
             return False
         with _connection.connected(port_config.connection_keywords(section)) as other, other.cursor() as cursor:

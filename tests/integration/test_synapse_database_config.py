@@ -26,8 +26,8 @@ from psycopg2 import sql
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _interpreter
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._homeserver import section_file
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._homeserver.libpq import KEYWORDS, LIBPQ, SECRETS
-from ansible_collections.matrixops.synapse_postgres.plugins.modules import synapse_database_config
 from support import clusters
 
 MODULE = "synapse_database_config"
@@ -348,9 +348,9 @@ def words_of(function, *arguments):
 
 def test_a_folder_that_may_not_be_written_to_is_refused(open_folder):
     path = str(open_folder / "x.yaml")
-    assert f"{open_folder} may not be written to" in refusal_to_another(synapse_database_config.read, path, "drop-in")
+    assert f"{open_folder} may not be written to" in refusal_to_another(section_file.read, path, "drop-in")
     open_folder.chmod(0o777)
-    assert refusal_to_another(synapse_database_config.read, path, "drop-in") == ""
+    assert refusal_to_another(section_file.read, path, "drop-in") == ""
 
 
 def test_a_file_is_refused_to_who_cannot_keep_its_owner(open_folder):
@@ -358,9 +358,9 @@ def test_a_file_is_refused_to_who_cannot_keep_its_owner(open_folder):
     open_folder.chmod(0o755)
     path.write_text(SQLITE)
     open_folder.chmod(0o555)
-    assert f"{open_folder} may not be written to" in refusal_to_another(synapse_database_config.require_replaceable, str(path))
+    assert f"{open_folder} may not be written to" in refusal_to_another(section_file.require_replaceable, str(path))
     open_folder.chmod(0o777)
-    words = refusal_to_another(synapse_database_config.require_replaceable, str(path))
+    words = refusal_to_another(section_file.require_replaceable, str(path))
     # Without root's rights there is but one user, and the file is that one's.
     assert (f"{path} belongs to user 0" in words) if os.geteuid() == 0 else words == ""
 

@@ -6,13 +6,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 _TLS = ["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"]
-_SWITCH = [0, 1]
+_BOOLEAN = [0, 1]
 
 # libpq's keywords through PostgreSQL 18 (manual, section 32.1.2; PQconndefaults() lists them) as Ansible's option specs, in
 # the order in which they are written. psycopg2.connect() hands each to libpq. ``replication`` is left out: Synapse cannot
 # use such a connection. ``port`` is text because several hosts may have a port each: "5432,5433".
-LIBPQ = {
+LIBPQ: dict[str, dict[str, Any]] = {
     "user": dict(type="str"),
     "password": dict(type="str", no_log=True),
     "dbname": dict(type="str"),
@@ -28,7 +30,7 @@ LIBPQ = {
     "options": dict(type="str"),
     "application_name": dict(type="str"),
     "fallback_application_name": dict(type="str"),
-    "keepalives": dict(type="int", choices=_SWITCH),
+    "keepalives": dict(type="int", choices=_BOOLEAN),
     "keepalives_idle": dict(type="int"),
     "keepalives_interval": dict(type="int"),
     "keepalives_count": dict(type="int"),
@@ -37,7 +39,7 @@ LIBPQ = {
     "load_balance_hosts": dict(type="str", choices=["disable", "random"]),
     "sslmode": dict(type="str", choices=["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]),
     "sslnegotiation": dict(type="str", choices=["postgres", "direct"]),
-    "sslcompression": dict(type="int", choices=_SWITCH),
+    "sslcompression": dict(type="int", choices=_BOOLEAN),
     "sslcert": dict(type="str"),
     "sslkey": dict(type="str", no_log=False),
     "sslpassword": dict(type="str", no_log=True),
@@ -45,7 +47,7 @@ LIBPQ = {
     "sslrootcert": dict(type="str"),
     "sslcrl": dict(type="str"),
     "sslcrldir": dict(type="str"),
-    "sslsni": dict(type="int", choices=_SWITCH),
+    "sslsni": dict(type="int", choices=_BOOLEAN),
     "sslkeylogfile": dict(type="str", no_log=False),
     "ssl_min_protocol_version": dict(type="str", choices=_TLS),
     "ssl_max_protocol_version": dict(type="str", choices=_TLS),
@@ -55,7 +57,7 @@ LIBPQ = {
     "gssencmode": dict(type="str", choices=["disable", "prefer", "require"]),
     "krbsrvname": dict(type="str"),
     "gsslib": dict(type="str", choices=["gssapi", "sspi"]),
-    "gssdelegation": dict(type="int", choices=_SWITCH),
+    "gssdelegation": dict(type="int", choices=_BOOLEAN),
     "scram_client_key": dict(type="str", no_log=True),
     "scram_server_key": dict(type="str", no_log=True),
     "oauth_issuer": dict(type="str"),
@@ -66,7 +68,7 @@ LIBPQ = {
 
 # Twisted's twisted.enterprise.adbapi.ConnectionPool takes these away before it connects; the two further ones that it knows
 # (cp_openfun, cp_reactor) are Synapse's own: make_pool() in synapse/storage/database.py.
-POOL = {
+POOL: dict[str, dict[str, Any]] = {
     "cp_min": dict(type="int"),
     "cp_max": dict(type="int"),
     "cp_reconnect": dict(type="bool"),

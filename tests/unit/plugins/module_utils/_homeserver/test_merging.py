@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Merging of Synapse's files, and what they come to says of database and listeners; tests/integration has Synapse's own."""
+"""Merging of Synapse's files, and what they come to says of the database; tests/integration has Synapse's own."""
 
 import pytest
 
@@ -27,8 +27,8 @@ def test_the_later_file_decides_about_the_database(tmp_path):
         {"1.yaml": "database: {name: sqlite3, args: {database: /old}}", "2.yaml": "database: {name: psycopg2, args: {user: u}}"},
     )
     found = merging.read([str(tmp_path)])
-    assert merging.database(found) == {"name": "psycopg2", "args": {"user": "u"}}
-    assert found.decides("database") == str(tmp_path / "2.yaml") and found.decides("databases") is None
+    assert merging.database(found) == merging.Database("psycopg2", {"user": "u"})
+    assert found.effective_file("database") == str(tmp_path / "2.yaml") and found.effective_file("databases") is None
 
 
 @pytest.mark.parametrize("text", ["only words", "- a\n- b", "7", "a: 1\n---\nb: 1", "a: ["])
@@ -49,9 +49,9 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
         ("", None),
         ("database:", None),
         ("database: {}", None),
-        ("database: {name: sqlite3}", {"name": "sqlite3", "args": {}}),
-        ("database_path: /old", {"name": "sqlite3", "args": {"database": "/old"}}),
-        ("database_path: /old\ndatabase: {name: psycopg2}", {"name": "psycopg2", "args": {}}),
+        ("database: {name: sqlite3}", merging.Database("sqlite3", {})),
+        ("database_path: /old", merging.Database("sqlite3", {"database": "/old"})),
+        ("database_path: /old\ndatabase: {name: psycopg2}", merging.Database("psycopg2", {})),
     ],
 )
 def test_the_section_is_what_synapse_takes_it_for(tmp_path, text, section):
@@ -59,8 +59,8 @@ def test_the_section_is_what_synapse_takes_it_for(tmp_path, text, section):
 
 
 def test_without_a_section_the_option_of_the_command_names_the_database(tmp_path):
-    assert merging.database(merged("", tmp_path), "/given") == {"name": "sqlite3", "args": {"database": "/given"}}
-    assert merging.database(merged("database_path: /old", tmp_path), "/given")["args"] == {"database": "/old"}
+    assert merging.database(merged("", tmp_path), "/given") == merging.Database("sqlite3", {"database": "/given"})
+    assert merging.database(merged("database_path: /old", tmp_path), "/given").args == {"database": "/old"}
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_section_that_synapse_does_not_start_with_is_refused_in_a_sentence(tmp
     ],
 )
 def test_the_path_of_a_sqlite_database(args, path):
-    assert merging.sqlite_path({"args": args}, "homeserver.yaml") == path
+    assert merging.Database("sqlite3", args).sqlite_path("homeserver.yaml") == path
 
 
 @pytest.mark.parametrize(
@@ -111,49 +111,4 @@ def test_the_path_of_a_sqlite_database(args, path):
 )
 def test_a_section_without_a_file_is_refused_in_a_sentence(args, words):
     with pytest.raises(Refusal, match=words):
-        merging.sqlite_path({"args": args}, "homeserver.yaml")
-
-
-CLIENT = {"type": "http", "resources": [{"names": ["client", "federation"], "compress": False}]}
-KEYS = {"type": "http", "resources": [{"names": ["federation", "keys"]}]}
-
-
-@pytest.mark.parametrize(
-    ("config", "address"),
-    [
-        ({}, None),
-        ({"listeners": None}, None),
-        ({"listeners": [{"type": "manhole", "port": 9000}]}, None),
-        ({"listeners": [{**CLIENT, "port": 8008}]}, ("http://127.0.0.1:8008", None)),
-        ({"listeners": [{**CLIENT, "port": 8008, "bind_addresses": ["::1"]}]}, ("http://[::1]:8008", None)),
-        ({"listeners": [{**CLIENT, "port": 8008, "bind_addresses": ["::"]}]}, ("http://[::1]:8008", None)),
-        ({"listeners": [{**CLIENT, "port": 8008, "bind_addresses": ["::1", "127.0.0.1"]}]}, ("http://127.0.0.1:8008", None)),
-        ({"listeners": [{**CLIENT, "port": 8, "bind_addresses": ["10.0.0.5"]}]}, ("http://10.0.0.5:8", None)),
-        ({"listeners": [{**CLIENT, "port": 8, "bind_address": "10.0.0.5"}]}, ("http://10.0.0.5:8", None)),
-        ({"listeners": [{**CLIENT, "port": 8448, "tls": True}]}, ("https://127.0.0.1:8448", None)),
-        (
-            {"listeners": [{**CLIENT, "port": 8448, "tls": True}, {**KEYS, "port": 1}, {**CLIENT, "port": 2}]},
-            ("http://127.0.0.1:2", None),
-        ),
-        (
-            {"listeners": [{**CLIENT, "port": 8448, "tls": True}, {**CLIENT, "port": 2}], "no_tls": True},
-            ("http://127.0.0.1:2", None),
-        ),
-        ({"listeners": [{**CLIENT, "path": "/run/main.sock"}]}, ("http://unix", "/run/main.sock")),
-        ({"bind_port": 8448}, ("http://127.0.0.1:8048", None)),
-        ({"bind_port": 8448, "unsecure_port": 0, "bind_host": "::1"}, ("https://[::1]:8448", None)),
-        ({"listeners": [{**CLIENT, "port": 1}], "worker_app": "synapse.app.generic_worker"}, None),
-        (
-            {"worker_listeners": [{**CLIENT, "port": 8083}], "worker_app": "synapse.app.generic_worker"},
-            ("http://127.0.0.1:8083", None),
-        ),
-    ],
-)
-def test_where_synapse_answers_follows_from_its_listeners(config, address):
-    found = merging.addresses(config)
-    assert [(each.url, each.socket) for each in found[:1]] == ([address] if address else [])
-    assert all(each.ask == "/_matrix/client/versions" for each in found[:1])
-
-
-def test_a_process_without_the_client_api_is_asked_for_its_health():
-    assert merging.addresses({"listeners": [{**KEYS, "port": 8448}]}) == [merging.Address("http://127.0.0.1:8448", "/health")]
+        merging.Database("sqlite3", args).sqlite_path("homeserver.yaml")

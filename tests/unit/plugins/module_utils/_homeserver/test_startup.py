@@ -37,12 +37,12 @@ PYTHON = "/opt/venvs/matrix-synapse/bin/python"
     ],
 )
 def test_the_words_of_a_command_say_what_synapse_reads(words, found):
-    started = startup.called(words.split(" "), ["/here"])
-    assert (started and (started.app, started.config)) == found
+    started = startup.parse_command(words.split(" "), ["/here"])
+    assert (started and (started.app, started.config_paths)) == found
 
 
 def test_the_option_of_the_database_is_read():
-    assert startup.called(["python", "-m", startup.MAIN, "-c", "/a", "-d", "/b"], []).database_path == "/b"
+    assert startup.parse_command(["python", "-m", startup.MAIN, "-c", "/a", "-d", "/b"], []).database_path == "/b"
 
 
 # What systemd 252 answers for the unit of the matrix.org packages, but for the variables.
@@ -63,8 +63,12 @@ def test_a_unit_says_what_synapse_will_read(tmp_path, monkeypatch):
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     (unit,) = startup.units(["matrix-synapse.service"])
-    assert unit.config == ["/etc/matrix-synapse/homeserver.yaml", "/etc/matrix-synapse/conf.d/"]
-    assert unit.folders == ["/var/lib/matrix-synapse"] and unit.name == "the unit matrix-synapse.service" and not unit.apart
+    assert unit.config_paths == ["/etc/matrix-synapse/homeserver.yaml", "/etc/matrix-synapse/conf.d/"]
+    assert (
+        unit.working_folders == ["/var/lib/matrix-synapse"]
+        and unit.name == "the unit matrix-synapse.service"
+        and not unit.is_isolated
+    )
 
 
 def test_without_systemd_no_unit_says_anything(tmp_path, monkeypatch):
@@ -84,7 +88,7 @@ def contained(tmp_path):
     words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", root, volume]
     with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
-        yield startup.Started(startup.MAIN, ["/data", "conf.d"], ["/data"], pid=process.pid), volume
+        yield startup.Invocation(startup.MAIN, ["/data", "conf.d"], ["/data"], pid=process.pid), volume
         process.kill()
 
 
@@ -94,28 +98,28 @@ def test_a_file_in_a_containers_volume_is_found_on_the_host(contained):
     (volume / "b.yaml").write_text("")
     (volume / "sub" / "link.db").symlink_to("/data/homeserver.db")
     (volume / "away.db").symlink_to("/etc/passwd")
-    assert started.apart
+    assert started.is_isolated
     for name in ("/data/homeserver.db", "homeserver.db", "/data/sub/../homeserver.db", "/data/sub/link.db", "sub/link.db"):
-        assert started.on_host(name) == str(volume / "homeserver.db"), name
-    assert started.on_host("/data") == str(volume)
+        assert started.host_path(name) == str(volume / "homeserver.db"), name
+    assert started.host_path("/data") == str(volume)
     # A link of the container's to a file that it does not have is no way to the host's of that name.
-    assert started.on_host("/data/away.db") is None and started.on_host("/etc/passwd") is None
-    assert started.on_host("/data/none.db") is None
+    assert started.host_path("/data/away.db") is None and started.host_path("/etc/passwd") is None
+    assert started.host_path("/data/none.db") is None
     (volume / "old.db").write_text("x")
-    assert started.has_another("/data/homeserver.db", str(volume / "old.db"))
-    assert started.has_another("homeserver.db", "/etc/passwd")
-    assert not started.has_another("homeserver.db", str(volume / "homeserver.db"))
-    assert not started.has_another("/data/none.db", str(volume / "old.db"))
-    assert [name for name in started.files() if name.endswith("b.yaml")] == [str(volume / "b.yaml")]
+    assert started.has_another_file("/data/homeserver.db", str(volume / "old.db"))
+    assert started.has_another_file("homeserver.db", "/etc/passwd")
+    assert not started.has_another_file("homeserver.db", str(volume / "homeserver.db"))
+    assert not started.has_another_file("/data/none.db", str(volume / "old.db"))
+    assert [name for name in started.config_files() if name.endswith("b.yaml")] == [str(volume / "b.yaml")]
 
 
 def test_a_process_of_the_hosts_own_is_taken_at_its_word(tmp_path):
     (tmp_path / "a.db").write_text("x")
     (tmp_path / "link.db").symlink_to("a.db")
-    here = startup.Started(startup.MAIN, [], [str(tmp_path)], pid=os.getpid())
-    assert here.on_host("link.db") == str(tmp_path / "link.db") and not here.apart
-    assert here.on_host("b.db") is None
-    assert startup.Started(startup.MAIN, [], []).on_host("a.db") is None
+    here = startup.Invocation(startup.MAIN, [], [str(tmp_path)], pid=os.getpid())
+    assert here.host_path("link.db") == str(tmp_path / "link.db") and not here.is_isolated
+    assert here.host_path("b.db") is None
+    assert startup.Invocation(startup.MAIN, [], []).host_path("a.db") is None
 
 
 @pytest.fixture(params=["as the host", "in a namespace of its own"])
@@ -137,13 +141,13 @@ def test_the_way_back_above_a_linked_folder_leads_to_another_database(tmp_path, 
     (tmp_path / "below").symlink_to("disk/below")
     for database in (tmp_path / "disk" / "homeserver.db", tmp_path / "homeserver.db"):
         database.write_text(str(database))
-    synapse = startup.Started(startup.MAIN, [], [str(tmp_path)], pid=process)
+    synapse = startup.Invocation(startup.MAIN, [], [str(tmp_path)], pid=process)
     for name in (f"{tmp_path}/below/../homeserver.db", "below/../homeserver.db"):
-        assert os.path.samefile(synapse.on_host(name), tmp_path / "disk" / "homeserver.db"), name
+        assert os.path.samefile(synapse.host_path(name), tmp_path / "disk" / "homeserver.db"), name
 
 
 def test_a_link_that_the_host_has_too_is_left_to_who_opens_it(tmp_path, process):
     (tmp_path / "a.db").write_text("x")
     (tmp_path / "link.db").symlink_to("a.db")
-    synapse = startup.Started(startup.MAIN, [], [str(tmp_path)], pid=process)
-    assert synapse.on_host("./link.db") == synapse.on_host(f"{tmp_path}/link.db") == str(tmp_path / "link.db")
+    synapse = startup.Invocation(startup.MAIN, [], [str(tmp_path)], pid=process)
+    assert synapse.host_path("./link.db") == synapse.host_path(f"{tmp_path}/link.db") == str(tmp_path / "link.db")
