@@ -171,11 +171,13 @@ def excess_warning(budget: Budget, own: dict[str, object]) -> str:
 def _budget(host: Host) -> tuple[int, int, int, int]:
     """Return the bytes that are available, those for the system and for Synapse, and PostgreSQL's budget; or a Refusal."""
     available = int(host.memory * host.share)
-    system = min(max(int(available * SYSTEM_SHARE), SYSTEM_LEAST), SYSTEM_MOST)
+    exact_system = min(max(available * SYSTEM_SHARE, SYSTEM_LEAST), SYSTEM_MOST)
     workers = host.synapse_processes - 1
-    synapse = max(int(available * SYNAPSE_SHARE), host.synapse_processes * SYNAPSE_LEAST)
-    synapse = min(synapse, SYNAPSE_MOST + workers * WORKER_MOST) if host.synapse_on_host else 0
-    budget = available - system - synapse
+    exact_synapse = max(available * SYNAPSE_SHARE, host.synapse_processes * SYNAPSE_LEAST)
+    exact_synapse = min(exact_synapse, SYNAPSE_MOST + workers * WORKER_MOST) if host.synapse_on_host else 0
+    # Rounded together: a byte more of memory would make both of them larger by one, and so the budget smaller.
+    reserved, synapse = int(exact_system + exact_synapse), int(exact_synapse)
+    system, budget = reserved - synapse, available - reserved
     if host.limit is not None:
         budget = min(budget, host.limit)
     if budget < LEAST_BUDGET:
