@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -15,7 +15,7 @@ else:
     Connection = Cursor = object
 
 
-def only_row(cursor: Cursor) -> tuple:
+def only_row(cursor: Cursor) -> tuple[Any, ...]:
     """Return the row of a query that always gives one, as SELECT count(*) does."""
     found = cursor.fetchone()
     assert found is not None, "such a query gives a row"

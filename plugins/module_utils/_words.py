@@ -46,3 +46,8 @@ def removal(character: str, number: int, path: str) -> str:
 def shell(word: str) -> str:
     """Return ``word`` as a shell has it."""
     return shlex.quote(word)
+
+
+def listed(names: list[str], most: int = 3) -> str:
+    """Return the first ``most`` of ``names`` as a sentence names them, and how many there are beside: ``a, b, c and 2 more``."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

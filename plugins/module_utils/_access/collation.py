@@ -16,14 +16,12 @@ import contextlib
 import dataclasses
 from typing import Iterator
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.query import only_row
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor, only_row
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._words import listed
 
 # How many entries of each index are read in passing, and how many where the catalog speaks against the label.
 PASSING, WHOLE = 200, 1_000_000
 
-# How many names a message lists.
-_LISTED = 3
 
 # C and POSIX have no version, and with the provider libc no locale of the provider's: get_collation_actual_version() in
 # src/backend/utils/adt/pg_locale*.c. The columns are there since PostgreSQL 15 (daticulocale) and 17 (datlocale).
@@ -136,11 +134,11 @@ def inspect(cursor: Cursor, contradicted: str | None) -> tuple[list[str], list[s
     if order.broken:
         why = f" ({contradicted})" if contradicted else ""
         problems.append(
-            f"LC_COLLATE says C, and indexes are in another order, so that rows are not found by them ({_listed(order.broken)}): "
+            f"LC_COLLATE says C, and indexes are in another order, so that rows are not found by them ({listed(order.broken)}): "
             f"the catalog was edited{why}"
         )
     elif contradicted and order.unread:
-        problems.append(f"{said}, and the order of {_listed(order.unread)} could not be read to its end")
+        problems.append(f"{said}, and the order of {listed(order.unread)} could not be read to its end")
     elif contradicted:
         warnings.append(
             f"{said}. Its {order.count} indexes of text were read, and are in C's order, so that it works as it is; make it anew "
@@ -150,7 +148,7 @@ def inspect(cursor: Cursor, contradicted: str | None) -> tuple[list[str], list[s
     columns = [column for (column,) in cursor.fetchall()]
     if columns:
         warnings.append(
-            f"Columns have a collation of their own, whose order another version of it may change: {_listed(columns)}."
+            f"Columns have a collation of their own, whose order another version of it may change: {listed(columns)}."
         )
     return problems, warnings
 
@@ -163,7 +161,7 @@ def not_utf8(cursor: Cursor) -> list[str]:
     if not found:
         return []
     return [
-        f"the encoding says UTF8, and text is in another ({_listed(found)}): the catalog was edited, and a dump is of use only "
+        f"the encoding says UTF8, and text is in another ({listed(found)}): the catalog was edited, and a dump is of use only "
         "once pg_database.encoding is again what the database was made with"
     ]
 
@@ -228,7 +226,3 @@ def _scanned(node: dict) -> str | None:
     while "Plans" in node:
         node = node["Plans"][0]
     return node.get("Index Name")
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")

@@ -11,10 +11,9 @@ import shlex
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import collation
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.query import only_row
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.server import Server
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor, only_row
 
 try:
     from psycopg2 import sql

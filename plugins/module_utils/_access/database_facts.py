@@ -11,8 +11,7 @@ import os
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _defaults
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import database, ownership
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.query import only_row
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor, only_row
 
 try:
     import psycopg2

@@ -22,9 +22,8 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access
     server_file,
 )
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.hba_rule import Rule
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.query import only_row
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.server import Server
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor, only_row
 
 
 @dataclasses.dataclass(frozen=True)

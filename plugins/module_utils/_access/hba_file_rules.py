@@ -12,10 +12,9 @@ import os
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _words
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import hba, server_file
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.query import only_row
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.server import Server
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor, only_row
 
 
 @dataclasses.dataclass(frozen=True)

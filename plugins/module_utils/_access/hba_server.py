@@ -18,10 +18,9 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access
     host_addresses,
     role,
 )
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.query import only_row
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.server import Server
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor, only_row
 
 try:
     import psycopg2.errors

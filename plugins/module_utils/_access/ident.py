@@ -15,9 +15,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection, _words
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import hba, server_file
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.query import only_row
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor, only_row
 
 # The map that rules with the method peer name.
 MAP = "synapse"

@@ -15,10 +15,10 @@ import shlex
 from typing import NamedTuple
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import database
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.query import only_row
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.server import Server
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor, only_row
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._words import listed
 
 try:
     from psycopg2 import sql
@@ -28,8 +28,6 @@ except ImportError:
 # Tables that every Synapse has: who owns one of them owns Synapse's tables, anybody else perhaps only some beside them.
 _CORE = {"schema_version", "applied_schema_deltas", "events", "rooms", "users"}
 
-# How many objects of an owner's a message lists.
-_LISTED = 3
 
 # The schemas that are Synapse's: public, where its tables are made by default, the ones that hold its tables, and our own.
 _SCHEMAS = """
@@ -69,6 +67,9 @@ WHERE NOT EXISTS (SELECT FROM parts WHERE classid = catalog AND objid = objects.
     AND NOT (%(reading)s AND (kind NOT IN ('TABLE', 'SEQUENCE') OR has_table_privilege(objects.oid, 'SELECT')))
 ORDER BY kind <> 'TABLE', kind, name
 """
+
+# How many objects of an owner's a message lists.
+_LISTED = 3
 
 # Whether REASSIGN OWNED, which takes all that a role owns in the connected database, and of the server's the databases and
 # tablespaces (manual, REASSIGN OWNED), would take more than is Synapse's. The bootstrap superuser, oid 10, it refuses.
@@ -131,10 +132,11 @@ def problems(cursor: Cursor, role: str, reading: bool = False, every: bool = Tru
     found = []
     for owner, objects in _foreign(cursor, role, reading).items():
         if every or _are_synapses(objects):
+            names = [each.name for each in objects]
             found.append(
                 Problem(
-                    f"{_listed(objects)} belong{'s' * (len(objects) == 1)} to the role {owner!r}, and {role!r} has to own what "
-                    "Synapse alters",
+                    f"{listed(names, _LISTED)} belong{'s' * (len(objects) == 1)} to the role {owner!r}, and {role!r} has to own "
+                    "what Synapse alters",
                     f"Hand it over as the server's administrator: {_command(cursor, owner, role, objects)} "
                     f"(or set synapse_database_adopt_from: {owner}; module synapse_database, adopt_from).",
                 )
@@ -174,11 +176,6 @@ def beside(cursor: Cursor, role: str) -> list[str]:
 
 def _are_synapses(objects: list[_Object]) -> bool:
     return any(kind == "TABLE" and name.rpartition(".")[2] in _CORE for kind, name in objects)
-
-
-def _listed(objects: list[_Object]) -> str:
-    more = f" and {len(objects) - _LISTED} more" if len(objects) > _LISTED else ""
-    return ", ".join(name for _kind, name in objects[:_LISTED]) + more
 
 
 def require_own(cursor: Cursor, reading: bool = False, every: bool = True) -> None:

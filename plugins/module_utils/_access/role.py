@@ -14,10 +14,9 @@ from typing import Iterator
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _attempt, _connection, _words
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import scram
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.query import only_row
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.server import Server
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor, only_row
 
 try:
     from psycopg2 import sql

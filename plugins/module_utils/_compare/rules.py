@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Collection
+from typing import Any, Collection
 
 # Tables that each database keeps on its own: run() in synapse/_scripts/synapse_port_db.py, whose own the last one is.
 BOOKKEEPING = {"schema_version", "applied_schema_deltas", "port_from_sqlite3"}
@@ -33,7 +33,7 @@ class Rules:
     asked: str = ""
 
     @classmethod
-    def from_json(cls, found: dict) -> Rules:
+    def from_json(cls, found: dict[str, Any]) -> Rules:
         """Return the Rules of an answer of Synapse's, or of a record of a move that an earlier release may have written."""
         return cls(
             version=found.get("version", "unknown"),

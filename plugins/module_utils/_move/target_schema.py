@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +72,7 @@ class TargetSchema:
     reserved: frozenset[str]
 
     @classmethod
-    def from_json(cls, found: dict) -> TargetSchema:
+    def from_json(cls, found: dict[str, Any]) -> TargetSchema:
         """Return the TargetSchema of what target() in synapse_rules' program has written."""
         unique = {table: [Unique(tuple(columns)) for columns in some] for table, some in found["unique"].items()}
         for table, some in found["partial_unique"].items():

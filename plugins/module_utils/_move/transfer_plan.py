@@ -149,4 +149,5 @@ class TransferPlan:
 
 def count(sqlite: sqlite3.Connection, name: str) -> int:
     """Return how many rows SQLite's table ``name`` has."""
-    return sqlite.execute(f"SELECT count(*) FROM {identifier(name)}").fetchone()[0]
+    (rows,) = sqlite.execute(f"SELECT count(*) FROM {identifier(name)}").fetchone()
+    return int(rows)

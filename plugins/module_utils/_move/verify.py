@@ -29,6 +29,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move i
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite import file, guard, holders, other_names, paths
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite.source import Source
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._target import Target
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._words import listed
 
 
 def verify(params: dict, check_mode: bool) -> dict:
@@ -126,7 +127,6 @@ def _unequal(comparison: Comparison, source: Source, rows: int) -> Refusal:
         f" {found.changed} of them changed)"
         for name, found in comparison.differing.items()
     ]
-    more = f" and {len(words) - 3} more" if len(words) > 3 else ""
     remedy = (
         "Stay on SQLite. Stop Synapse, run synapse_port on a new copy and this again; if a table still differs, give the move a "
         "new, empty database."
@@ -137,7 +137,7 @@ def _unequal(comparison: Comparison, source: Source, rows: int) -> Refusal:
             "with carry_changes."
         )
     return Refusal(
-        f"PostgreSQL does not hold what {source.path} holds: {len(words)} tables differ: {', '.join(words[:3])}{more}.",
+        f"PostgreSQL does not hold what {source.path} holds: {len(words)} tables differ: {listed(words)}.",
         remedy,
         **comparison.result(rows),
         carried={},
