@@ -144,7 +144,8 @@ def _to_the_end(begun: _Begun, params: dict, config: dict) -> dict:
 def _carried_over(begun: _Begun, params: dict, config: dict) -> synapse_port_db.Progress:
     """Let the engine that was chosen carry the rows over."""
     cursor, source, routine = begun.cursor, begun.source, begun.routine
-    config = synapse_port_db.within(config, _sessions.workers(cursor))
+    # The session by which Synapse's code looks at the database first may not have ended for the server when it opens its pool.
+    config = synapse_port_db.within(config, _sessions.workers(cursor) - 1)
     if routine["engine"] == "synapse":
         copy_engine.begin_anew(cursor, begun.libpq, source)
         known = synapse_rules.ask(synapse_rules.python_words(params), config, os.path.dirname(source))

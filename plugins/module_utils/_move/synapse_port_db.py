@@ -150,8 +150,8 @@ def pool(config: dict) -> int:
 
 
 def within(config: dict, sessions: int) -> dict:
-    """Return ``config`` with a pool of so many ``sessions`` at most."""
-    database, most = config["database"], min(pool(config), sessions)
+    """Return ``config`` with a pool of so many ``sessions`` at most, and of one at least."""
+    database, most = config["database"], max(1, min(pool(config), sessions))
     args = {**database["args"], "cp_min": min(int(database["args"].get("cp_min") or 3), most), "cp_max": most}
     return {**config, "database": {**database, "args": args}}
 
