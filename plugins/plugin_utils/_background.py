@@ -19,21 +19,27 @@ UNSEEN = 15
 # What a progress file of Progress may have at most, in bytes: some hundred tables are 20 kB.
 _LARGEST = 256 * 1024
 
-# async_wrapper makes a session of its own and ends the process that leads it; in it are a watcher, whose process group has the
-# session's number, and a group of the module and of all that it starts. Watcher and group have the job's name among their
-# words at first. Before that async_wrapper is in the session that it was started in: ours, or one from outside a container,
-# with number 0. at_work() tells the groups of a session by /proc/N/stat, where state, parent, group and session follow the
+# async_wrapper makes a session of its own and ends the process that leads it. In it are a watcher, which removes Ansible's files
+# in the end, and a child of it, which runs the module. The watcher's process group has the session's number; it gives the child
+# a group of its own, but on a busy host only after the child has started the module, which then stays in the watcher's group.
+# Both have the job's name among their words, and so had the leader, but not whoever is the watcher's parent once that is gone.
+# Before that async_wrapper is in the session that it was started in: ours, or one from outside a container, with number 0.
+# at_work() tells the processes of a session but the watcher by /proc/N/stat, where state, parent, group and session follow the
 # name in brackets (proc(5)), zombies left out. A session is known by its number until the host is started again.
 _PRELUDE = r"""
 job=%(job)s; file=%(file)s; beside=%(beside)s; session=%(session)s; n=0
 boot=$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)
 if [ "$boot" != %(boot)s ]; then session=; fi
+named() { grep -qsw "$job" "/proc/$1/cmdline"; }
 at_work() {
-  sed -n "s/^.*) [^ZX] [0-9]* \([0-9]*\) ${session:-none} .*/\1/p" /proc/[0-9]*/stat 2>/dev/null | grep -vx "$session"
+  sed -n "s/^\([0-9]*\) (.*) [^ZX] \([0-9]*\) \([0-9]*\) ${session:-none} .*/\1 \2 \3/p" /proc/[0-9]*/stat 2>/dev/null |
+  while read -r process parent group; do
+    if [ "$group" != "$session" ] || ! named "$process" || named "$parent"; then echo "$process"; fi
+  done
 }
 session_of() { sed -n 's/^.*) [^ZX] [0-9]* [0-9]* \([0-9]*\) .*/\1/p' "$1/stat" 2>/dev/null; }
 pause() { sleep 0.3 2>/dev/null || sleep 1; n=$((n+1)); }
-if [ -z "$session" ]; then
+find_session() {
   ours=$(session_of /proc/$$)
   for found in $(grep -lsw "$job" /proc/[0-9]*/cmdline); do
     number=$(session_of "${found%%/cmdline}")
@@ -41,7 +47,8 @@ if [ -z "$session" ]; then
       session=$number
     fi
   done
-fi
+}
+if [ -z "$session" ]; then find_session; fi
 """
 
 # Where nothing is seen of this very shell either - there is no /proc, no sed, no grep - that no module is seen says nothing.
@@ -59,9 +66,14 @@ done 2>/dev/null
 true"""
 _ANSWER = re.compile(r"SEEN (working|ended|unknown) (\S+) (\S+) (\d+)")
 
+# A module that was seen nowhere yet may only be about to start.
 _END = r"""
+while [ $n -lt %(pauses)d ] && [ -z "$session" ] && { [ ! -e "$file" ] || grep -qs '^{"started"' "$file"; }; do
+  pause; find_session
+done
 for signal in TERM KILL; do
-  for group in $(at_work | sort -u); do kill -s $signal -- "-$group"; done
+  n=0
+  kill -s $signal $(at_work) 2>/dev/null
   while [ $n -lt 60 ] && [ "$(at_work)" ]; do pause; done
 done
 rm -f -- "$file" "$file.tmp" """
@@ -100,7 +112,8 @@ class Job:
 
     def end_script(self) -> str:
         """Return the script that ends the module and all it started, if they are at work, and removes the job's file."""
-        return self._prelude() + _END
+        unseen = 0 if self._session else self._launched + UNSEEN - time.monotonic()
+        return self._prelude() + _END % {"pauses": max(unseen, 0) * 3}
 
     def _prelude(self) -> str:
         name = self.name.partition(".")[0]

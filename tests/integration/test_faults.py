@@ -46,7 +46,9 @@ def struck_runs(port: interrupted.Port, moments: list, strike, mend=lambda: None
     ``strike`` tells whether it found something to strike, and ``mend()`` is called when the run has ended.
     A moment counts from the start of the routine. A run that ends well all the same is followed by another, with more to port.
     """
-    longest = port.require_ported()
+    whole = port.run()
+    assert whole.get("finished"), whole
+    longest = whole["seconds"]
     port.begin_anew()
     for number, moment in enumerate(moments):
         struck = False
@@ -81,14 +83,16 @@ def test_a_routine_that_is_killed_again_and_again_goes_on_each_time(any_cluster,
     port.require_ported()
 
 
-@pytest.mark.parametrize("engine", ["copy", "synapse"])
+_KILLED = (faults.kill_postmaster, faults.kill_backend), faults.TIMES
+_RESTARTED = (faults.restart_fast, faults.restart_immediate), faults.FEW
+
+
 @pytest.mark.parametrize(
-    ("ends", "times"),
+    ("ends", "times", "engine"),
     [
-        ((faults.kill_postmaster, faults.kill_backend), faults.TIMES),
-        ((faults.restart_fast, faults.restart_immediate), faults.FEW),
+        *(pytest.param(*_KILLED, engine, id=f"killed-{engine}") for engine in ("copy", "synapse")),
+        *(pytest.param(*_RESTARTED, engine, id=f"restarted-{engine}") for engine in faults.ENGINES),
     ],
-    ids=["killed", "restarted"],
 )
 def test_a_server_that_ends_again_and_again_is_ported_to_in_the_end(own_cluster, port_to, ends, times, engine):
     port = port_to(own_cluster, engine)
@@ -101,7 +105,7 @@ def test_a_server_that_ends_again_and_again_is_ported_to_in_the_end(own_cluster,
     port.require_ported()
 
 
-@pytest.mark.parametrize("engine", ["copy", "synapse"])
+@pytest.mark.parametrize("engine", faults.ENGINES)
 @pytest.mark.parametrize("fault", [link.Link.cut, link.Link.silence], ids=["reset", "silent"])
 def test_a_link_that_breaks_ends_the_run_and_the_next_one_goes_on(own_cluster, port_to, fault, engine):
     port = port_to(own_cluster, engine)

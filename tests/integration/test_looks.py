@@ -22,20 +22,54 @@ from support import modules, sqlite
 from support.step import Play
 
 _STARTED = '{"started": 1, "finished": 0, "ansible_job_id": "j987654321.7"}'
-# A session as async_wrapper makes it: its leader has ended, a watcher is in it, and a group of the module's own.
+# A session as async_wrapper makes it: its leader has ended, a watcher is in it, and the child that runs the module, which is
+# given a group of its own.
 _WRAPPER = """
-import os, sys, time
+import os, subprocess, sys, time
 if os.fork(): os._exit(0)
 os.setsid()
 if os.fork(): os._exit(0)
-module = os.fork()
-if not module:
-    os.setpgid(0, 0)
-    os.execv("/bin/sleep", ["sleep", "60"])
-print(module, os.getpid(), flush=True)
+there, told = os.pipe()
+child = os.fork()
+if not child:
+    if "on a busy host" not in sys.argv: os.setpgid(0, 0)
+    module = subprocess.Popen(["/bin/sleep", "60"], stdout=2)
+    os.write(told, b"%d" % module.pid)
+    os.close(1)
+    sys.exit(module.wait())
+module = os.read(there, 20).decode()
+os.setpgid(child, child)
+print(module, child, os.getpid(), flush=True)
 os.close(1)
+os.waitpid(child, 0)
 time.sleep(60)
 """
+
+
+@contextlib.contextmanager
+def wrapper(*words: str):
+    """Yield the processes of a session as async_wrapper makes it: the module, the child that runs it, the watcher."""
+    words = [sys.executable, "-c", _WRAPPER, "async_wrapper.py", "j987654321", "100", *words]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        found = [int(number) for number in process.stdout.readline().split()]
+    try:
+        yield found
+    finally:
+        for number in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+
+
+def ended(job: _background.Job) -> None:
+    """Run the script that ends a job."""
+    subprocess.run(["/bin/sh"], input=job.end_script(), text=True, timeout=30, check=True)
+
+
+def running(number: int) -> bool:
+    """Whether a process runs, which one that nobody has waited for does not."""
+    with contextlib.suppress(OSError):
+        return pathlib.Path(f"/proc/{number}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
+    return False
 
 
 def state(**other) -> dict:
@@ -165,21 +199,38 @@ def test_a_host_that_lacks_what_finds_a_module_does_not_say_that_it_was_killed(t
 def test_the_module_is_found_and_ended_when_its_watchers_are_gone(tmp_path):
     (tmp_path / "job").write_text(_STARTED)
     (tmp_path / "job.tmp").write_text(_STARTED[:9])
-    words = [sys.executable, "-c", _WRAPPER, "async_wrapper.py", "j987654321", "100"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
-        module, watcher = map(int, process.stdout.readline().split())
-    try:
+    with wrapper() as (_module, child, watcher):
         job, seen = polled(tmp_path, tmp_path / "homeserver.db")
         assert seen.state == "working"
-        os.kill(watcher, signal.SIGKILL)
-        assert polled(tmp_path, "", job)[1].state == "working" and not job.is_lost(seen)
-        subprocess.run(["/bin/sh"], input=job.end_script(), text=True, timeout=30, check=True)
+        for number in (watcher, child):
+            os.kill(number, signal.SIGKILL)
+            assert polled(tmp_path, "", job)[1].state == "working" and not job.is_lost(seen)
+        ended(job)
         _job, seen = polled(tmp_path, "", job)
         assert seen.state == "ended" and job.is_lost(seen) and not list(tmp_path.iterdir())
-    finally:
-        for number in (module, watcher):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(number, signal.SIGKILL)
+
+
+def test_a_module_in_the_watchers_group_is_ended_and_the_watcher_is_not(tmp_path):
+    """On a busy host the module is started before the child that starts it is given its group."""
+    (tmp_path / "job").write_text(_STARTED)
+    with wrapper("on a busy host") as (module, child, watcher):
+        assert os.getpgid(module) == os.getpgid(watcher) != os.getpgid(child)
+        job, _seen = polled(tmp_path, "")
+        os.kill(child, signal.SIGKILL)
+        assert polled(tmp_path, "", job)[1].state == "working"
+        ended(job)
+        assert not running(module) and running(watcher) and polled(tmp_path, "", job)[1].state == "ended"
+
+
+def test_a_module_that_is_only_about_to_start_is_ended(tmp_path):
+    started = {"ansible_job_id": "j987654321.7", "results_file": str(tmp_path / "job")}
+    with subprocess.Popen(["/bin/sh"], stdin=subprocess.PIPE, text=True) as ending:
+        ending.stdin.write(_background.Job(started, "", time.monotonic()).end_script())
+        ending.stdin.close()
+        time.sleep(1)
+        assert ending.poll() is None
+        with wrapper() as (module, child, watcher):
+            assert ending.wait(30) == 0 and not running(module) and not running(child) and running(watcher)
 
 
 def test_no_session_but_async_wrappers_is_taken_for_it(tmp_path):
@@ -188,7 +239,8 @@ def test_no_session_but_async_wrappers_is_taken_for_it(tmp_path):
         try:
             job, seen = polled(tmp_path, "")
             assert seen.state == "ended"
-            subprocess.run(["/bin/sh"], input=job.end_script(), text=True, timeout=30, check=True)
+            job._launched -= _background.UNSEEN
+            ended(job)
             assert process.poll() is None
         finally:
             os.killpg(process.pid, signal.SIGKILL)

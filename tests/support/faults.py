@@ -23,6 +23,10 @@ FEW = max(2, TIMES // 5)
 # How often whole plays are killed, which takes longest; test_playbooks.py kills some at chosen moments besides.
 PLAYS = TIMES if TIMES > 2 else 1
 
+# The engines of the kinds of fault that end a run by its connection, as a server that is killed does. Synapse's own routine meets
+# that one in every run of the tests, and the others where faults are repeated.
+ENGINES = ("copy", "synapse") if TIMES > 2 else ("copy",)
+
 
 def moments(times: int = TIMES) -> list[float]:
     """Return random moments as parts of a whole run, ascending: one in each of ``times`` equal pieces of it.

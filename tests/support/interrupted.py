@@ -91,11 +91,10 @@ class Port:
         left = [path.name for path in self.move.folder.iterdir()]
         assert not [name for name in left if name.startswith(".port-") or name.endswith((".new", ".partial"))], left
 
-    def require_ported(self) -> float:
-        """Run the module, fail unless all that SQLite holds is in the target then, and return the routine's seconds."""
+    def require_ported(self) -> None:
+        """Run the module, and fail unless all that SQLite holds is in the target then."""
         done = self.run()
         assert not done.get("failed") and done["finished"], done
         self.require_nothing_left()
         verified = modules.run("synapse_port_verify", {"sqlite_database": str(self.move.source), **self.move.login})
         assert verified.get("equal"), verified
-        return done.get("seconds", 0.0)

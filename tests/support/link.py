@@ -21,16 +21,20 @@ _DROP = struct.pack("HL", 1, ctypes.addressof(_TAKE_NOTHING))
 # Pieces of 64 KiB that are on the way at a time: more than a link of 10 Gbit/s holds in a millisecond.
 _ON_THE_WAY = 64
 
+# By which a client ends its session: manual, section 55.7.
+_TERMINATE = b"X\0\0\0\4"
+
 
 class Link:
     """A way to a port of this host through a port of its own, ``port``, which can be cut, silenced and mended.
 
-    What passes arrives ``delay`` seconds later, in either direction. Who is connected to sees the address ``source``.
+    What passes arrives ``delay`` seconds later, in either direction, and the end of a session ``late`` seconds after that, as
+    where the server is busy. Who is connected to sees the address ``source``.
     """
 
-    def __init__(self, target: int, delay: float = 0.0, source: str = "127.0.0.1") -> None:
+    def __init__(self, target: int, delay: float = 0.0, source: str = "127.0.0.1", late: float = 0.0) -> None:
         self.target, self.delay, self.whole, self.sockets, self.pumps = target, delay, True, [], set()
-        self.source = source
+        self.source, self.late = source, late
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.loop = asyncio.new_event_loop()
@@ -82,7 +86,7 @@ class Link:
                 self.pumps.add(asyncio.current_task())
                 for source, target in ((reader, other), (other_reader, writer)):
                     on_the_way = asyncio.Queue(_ON_THE_WAY)
-                    ways += map(asyncio.ensure_future, (_leave(source, on_the_way, self.delay), _arrive(on_the_way, target)))
+                    ways += map(asyncio.ensure_future, (self._leave(source, on_the_way), _arrive(on_the_way, target)))
                 await asyncio.gather(*ways)
         except (OSError, asyncio.CancelledError):
             pass
@@ -98,6 +102,13 @@ class Link:
                 each.transport.abort()
             self.pumps.discard(asyncio.current_task())
 
+    async def _leave(self, reader, on_the_way: asyncio.Queue) -> None:
+        piece = b"-"
+        while piece:
+            piece = await reader.read(1 << 16)
+            late = self.late if piece in (b"", _TERMINATE) else 0
+            await on_the_way.put((asyncio.get_running_loop().time() + self.delay + late, piece))
+
     async def _reset(self) -> None:
         waited = list(self.pumps)
         for task in waited:
@@ -107,13 +118,6 @@ class Link:
     async def _close(self) -> None:
         self.server.close()
         await self.server.wait_closed()
-
-
-async def _leave(reader, on_the_way: asyncio.Queue, delay: float) -> None:
-    piece = b"-"
-    while piece:
-        piece = await reader.read(1 << 16)
-        await on_the_way.put((asyncio.get_running_loop().time() + delay, piece))
 
 
 async def _arrive(on_the_way: asyncio.Queue, writer) -> None:

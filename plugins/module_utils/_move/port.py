@@ -128,7 +128,8 @@ def _to_the_end(begun: Port, params: dict, config: PortConfig) -> dict:
 
 def _carried_over(begun: Port, params: dict, config: PortConfig) -> synapse_port_db.Progress:
     """Let the engine that was chosen carry the rows over."""
-    config = config.limited_to(begun.target.workers())
+    # The session by which Synapse's code looks at the database first may not have ended for the server when it opens its pool.
+    config = config.limited_to(begun.target.workers() - 1)
     carry = _by_copy if begun.engine == "copy" else _by_routine
     return carry(begun, params, config)
 

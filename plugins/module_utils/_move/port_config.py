@@ -44,8 +44,8 @@ class PortConfig:
         return bool(self.section.get("allow_unsafe_locale"))
 
     def limited_to(self, sessions: int) -> PortConfig:
-        """Return the same with a pool of so many ``sessions`` at most."""
-        args, most = self.section["args"], min(self.pool_size, sessions)
+        """Return the same with a pool of so many ``sessions`` at most, and of one at least."""
+        args, most = self.section["args"], max(1, min(self.pool_size, sessions))
         return self._with_args(cp_min=min(int(args.get("cp_min") or _POOL_MIN), most), cp_max=most)
 
     def without_defaults(self, cursor: Cursor) -> PortConfig:
