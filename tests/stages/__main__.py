@@ -76,7 +76,7 @@ def unit() -> None:
 def integration() -> None:
     """The modules against real servers."""
     machine.servers()
-    machine.run("pytest", *_SIDE_BY_SIDE, "--durations", "20", "tests/integration", timeout=2400)
+    machine.run("pytest", *_SIDE_BY_SIDE, "--durations", "20", "tests/integration", timeout=3000)
     oldest = {**machine.environment(), "SYNAPSE_PYTHON": str(machine.OLDEST_SYNAPSE / "bin" / "python")}
     machine.run("pytest", "tests/integration/test_engines.py", "-k", "built_to_hurt", timeout=600, env=oldest)
 
