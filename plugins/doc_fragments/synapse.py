@@ -6,7 +6,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """How the installed Synapse is called: see _synapse.python_words()."""
+    """How the installed Synapse is called: see _move/synapse_rules.python_words()."""
 
     DOCUMENTATION = r"""
 options:

@@ -57,7 +57,7 @@ class RowComparison:
         shares.sort(key=lambda share: (not tables[share.table].special, share.low - share.high))
         sums = {(name, side): Sums() for name in tables for side in ("sqlite", "postgres")}
         sums.update(((name, "sqlite"), known[name]) for name in tables if name in known)
-        left, total, rows = iter(shares), self._estimated(tables), 0
+        left, total, rows = iter(shares), self._estimated(tables), sum(sums[name, "sqlite"].rows for name in tables)
         in_mind: dict[Share, Rows] = {}
 
         def inspect(sides: Sides, share: Share) -> tuple:
