@@ -19,7 +19,7 @@ class Target:
     """The database of ``cursor``, whose session autocommits and is there throughout; ``libpq``'s keywords lead to others."""
 
     cursor: Cursor
-    libpq: dict[str, object]
+    libpq: dict[str, object] = dataclasses.field(repr=False)
 
     @classmethod
     @contextlib.contextmanager

@@ -41,7 +41,7 @@ def read(path: str) -> Certificate:
     text = openssl("x509", "-in", path, "-noout", "-enddate", "-subject", "-nameopt", "multiline", "-ext", "subjectAltName")
     names = re.findall(r"(?:DNS|IP Address):([^,\s]+)", text)
     common_name = re.findall(r"^subject=\n(?:.*\n)*?\s+commonName\s*= (.*)$", text, re.MULTILINE)
-    (not_after,) = re.findall("notAfter=(.+)", text)
+    not_after = re.findall("notAfter=(.+)", text)[0]  # the first, since a name of the subject may hold these words as well
     return Certificate([normalized(name) for name in names or common_name], int(ssl.cert_time_to_seconds(not_after)))
 
 

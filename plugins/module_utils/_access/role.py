@@ -64,7 +64,7 @@ class Desired:
     """A role as it is to be: ``attributes`` are keywords of KEYWORDS; what is None is left as it is."""
 
     name: str
-    password: str | None = None
+    password: str | None = dataclasses.field(default=None, repr=False)
     attributes: list[str] = dataclasses.field(default_factory=lambda: list(LEAST))
     connection_limit: int | None = None
 

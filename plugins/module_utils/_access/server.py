@@ -19,7 +19,7 @@ class Server:
     """``cursor`` is of the administrator's session, ``libpq`` the keywords by which it was made, ``module`` who made it."""
 
     cursor: Cursor
-    libpq: dict[str, object]
+    libpq: dict[str, object] = dataclasses.field(repr=False)
     module: str
 
     @property

@@ -119,9 +119,9 @@ class Document:
     """The file at ``path`` of Synapse's configuration: its ``text``, and the ``options`` that it stands for."""
 
     path: str
-    text: str
-    options: dict[Any, Any]
-    layout: Layout
+    text: str = dataclasses.field(repr=False)
+    options: dict[Any, Any] = dataclasses.field(repr=False)
+    layout: Layout = dataclasses.field(repr=False)
 
     def section(self) -> dict[Any, Any] | None:
         """Return the ``database:`` section, None when there is none or a null one; Refusal for one that is no mapping."""

@@ -44,7 +44,7 @@ class Database:
     """The database that Synapse uses: the name of its ``engine``, and the keywords ``args`` that this is given."""
 
     engine: str
-    args: dict[Any, Any]
+    args: dict[Any, Any] = dataclasses.field(repr=False)
 
     def sqlite_path(self, where: str) -> str:
         """Return the path of SQLite's file, as Synapse sees it; ``where`` is the configuration file that names it.
@@ -75,7 +75,7 @@ class Merged:
     """The one configuration that ``files`` come to, and which of them hold each top-level key; of those the last one counts."""
 
     files: list[str]
-    config: dict[Any, Any]
+    config: dict[Any, Any] = dataclasses.field(repr=False)
     holders: dict[Any, list[str]]
 
     def effective_file(self, key: str) -> str | None:

@@ -27,7 +27,7 @@ class PortConfig:
     """What a move needs of Synapse's configuration: ``server_name``, and its ``database:`` ``section`` for psycopg2."""
 
     server_name: str
-    section: dict
+    section: dict = dataclasses.field(repr=False)
 
     @property
     def keywords(self) -> dict:

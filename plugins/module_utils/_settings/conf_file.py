@@ -251,12 +251,12 @@ def _loaded(cursor: Cursor, found: _Found, writing: ContextManager[None]) -> lis
 @contextlib.contextmanager
 def _written(module: AnsibleModule, found: _Found, needs_copy: bool) -> Iterator[None]:
     """Have our file as it is to be within the block, and for good unless that raises; copy first what ``needs_copy``."""
-    path, before = found.path, found.before
+    path, before, reader = found.path, found.before, found.reader()
     like = os.stat(path) if before is not None else None
     if needs_copy:
         _keep(path, before)
     try:
-        _write(module, path, found.after, found.reader())
+        _write(module, path, found.after, reader)
         yield
     except BaseException:
         if owned_file.content(path) != before:

@@ -189,9 +189,11 @@ def _require_folder(aim: Aim, state: State) -> None:
 
 
 def _content(path: str) -> str | None:
-    """Return what the file holds, None when there is none."""
-    data = owned_file.content(path)
-    return None if data is None else data.decode("utf-8", "surrogateescape")
+    """Return what the file holds, None when there is none; line ends of another system's make no difference."""
+    if not os.path.exists(path):
+        return None
+    with open(path, encoding="utf-8", errors="surrogateescape") as stream:
+        return stream.read()
 
 
 def _write(module: AnsibleModule, path: str, text: str | None) -> None:

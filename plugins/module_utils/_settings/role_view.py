@@ -98,8 +98,9 @@ class View:
         """Tell whether the files already give ``text`` to the parameter; None of them do where the default does."""
         parameter, now = self.parameter(name), self.text(name)
         if self.lines is not None and now is None and parameter is not None:
-            by_default = parameter.source == "default" and not parameter.differs(text)
-            return parameters.same_meaning(parameter, parameter.boot_val, text) or by_default
+            return parameters.same_meaning(parameter, parameter.boot_val, text) or (
+                parameter.source == "default" and not parameter.differs(text)
+            )
         if self.lines is None and parameter is not None:
             return not parameter.differs(text)
         return parameters.same_meaning(parameter, now, text)

@@ -190,3 +190,9 @@ def test_a_file_in_no_folder_is_refused():
     with pytest.raises(Refusal, match="no folder /nowhere"):
         huge_pages_host._require_folder(Aim(38, OURS), state())
     huge_pages_host._require_folder(Aim(38, None), state())
+
+
+def test_a_file_with_the_line_ends_of_another_system_says_the_same(tmp_path):
+    path = tmp_path / "90.conf"
+    path.write_bytes(huge_pages.render(OURS).replace("\n", "\r\n").encode())
+    assert huge_pages.read(huge_pages_host._content(str(path))) == OURS
