@@ -54,6 +54,11 @@ def test_what_the_tasks_set_is_not_what_the_play_gives(role):
     assert all(name.lstrip("_").startswith(f"{role.name}_") for name in registered), registered
 
 
+def test_the_first_name_of_the_return_to_sqlite_went_without_validation():
+    ways = yaml.safe_load((ROOT / "roles" / "synapse_port" / "meta" / "argument_specs.yml").read_text())["argument_specs"]
+    assert ways["back"] == ways["return_to_sqlite"]
+
+
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 def test_play_variables_that_the_tasks_read_are_documented(role):
     known = {name for each in ROLES for name in spec(each)}
