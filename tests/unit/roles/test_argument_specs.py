@@ -69,5 +69,5 @@ def test_play_variables_that_the_tasks_read_are_documented(role):
 
 def test_an_expression_stood_in_the_defaults_of_two_roles():
     expressions = [(name, value) for role in [*ROLES, SHARED] for name, value in own(role).items() if computed(value)]
-    assert len({name for name, _ in expressions}) == len(expressions)
+    assert len({name for name, _value in expressions}) == len(expressions)
     assert all(sum(name in spec(role) for role in ROLES) > 1 for name in own(SHARED))
