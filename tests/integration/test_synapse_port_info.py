@@ -10,7 +10,7 @@ import sys
 import pytest
 import yaml
 
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import synapse_rules
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import port_config, synapse_rules
 from support import move as moves
 
 # What is planted: SQL, the table, the row ids that are named (None: of a row that the SQL adds), words of the report, and
@@ -348,7 +348,7 @@ def test_a_database_host_without_room(run, move):
 
 def test_synapse_makes_its_tables_on_every_server_and_none_stays(tmp_path, homeserver, cluster, monkeypatch):
     with moves.prepared(tmp_path, homeserver[0], cluster) as move:
-        config = yaml.safe_load(move.config.read_text())
+        config = port_config.read([str(move.config)])
         before = traces(move)
         asked = synapse_rules.ask_with_target([str(move.server.python)], config, str(tmp_path))
         assert asked.refused is None and not asked.target.created
