@@ -18,5 +18,6 @@ else:
 def only_row(cursor: Cursor) -> tuple[Any, ...]:
     """Return the row of a query that always gives one, as SELECT count(*) does."""
     found = cursor.fetchone()
-    assert found is not None, "such a query gives a row"
+    if found is None:
+        raise AssertionError("such a query gives a row")
     return found

@@ -108,7 +108,8 @@ def find(cursor: Cursor, name: str) -> Database | None:
 def current(cursor: Cursor) -> Database:
     """Return the connected database."""
     found = find(cursor, cursor.connection.info.dbname)
-    assert found is not None
+    if found is None:
+        raise AssertionError("such a query gives a row")
     return found
 
 

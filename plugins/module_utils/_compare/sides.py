@@ -43,8 +43,10 @@ def both(source: Source, target: Target, writing: bool) -> Iterator[Sides]:
 
     Without ``writing`` nothing can be.
     """
-    with _temporary_beside(source), source.reading() as sqlite, _one_moment(Sides(source, target, sqlite), writing) as sides:
-        yield sides
+    with _temporary_beside(source), source.reading() as sqlite:
+        sides = Sides(source, target, sqlite)
+        with _one_moment(sides, writing):
+            yield sides
 
 
 def in_workers(sides: Sides) -> Work:

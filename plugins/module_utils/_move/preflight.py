@@ -146,7 +146,8 @@ def _report_no_schema(report: Report, synapse: Answer, is_refusal_told: bool) ->
 def _report_tables(report: Report, source: Source, synapse: Answer, keywords: dict, row_by_row: bool) -> None:
     """Report what of ``source`` the installed Synapse cannot carry over to the target that ``keywords`` lead to."""
     rules, target = synapse.rules, synapse.target
-    assert target
+    if target is None:
+        raise AssertionError("it is looked at only where it is known")
     with report.catching_refusals(), source.reading() as sqlite:
         is_current = target.schema_version == rules.schema_version  # else Synapse makes some of the tables yet
         missing = rules.missing(tables(sqlite), target.columns) if is_current else []

@@ -76,7 +76,8 @@ class Inspection:
     ) -> Inspection:
         """Return the Inspection of the database at ``path`` against the target in the answer ``synapse``."""
         rules, target = synapse.rules, synapse.target
-        assert target
+        if target is None:
+            raise AssertionError("it is looked at only where it is known")
         version = sqlite.execute("SELECT version FROM schema_version").fetchone()
         same_version = version is not None and version[0] == rules.schema_version == target.schema_version
         definitions = dict(sqlite.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall())

@@ -109,7 +109,8 @@ def _started(command: list[str], folder: str) -> Iterator[subprocess.Popen]:
         raise Refusal(
             f"Synapse's tool {command[0]} does not start: {error.strerror}.", "Correct synapse_python, or the commands."
         ) from error
-    assert process.stdout
+    if process.stdout is None:
+        raise AssertionError("the process was started with a pipe")
     try:
         yield process
     finally:
@@ -122,7 +123,8 @@ def _started(command: list[str], folder: str) -> Iterator[subprocess.Popen]:
 def _lines(process: subprocess.Popen) -> Iterator[str]:
     """Yield the process's output line by line; Refusal when it says nothing for SILENCE seconds."""
     output, rest = process.stdout, b""
-    assert output
+    if output is None:
+        raise AssertionError("the process was started with a pipe")
     with selectors.DefaultSelector() as selector:
         selector.register(output, selectors.EVENT_READ)
         while True:
