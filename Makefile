@@ -2,7 +2,8 @@
 #
 # Every target does its own set-up, under .cache; `make clean` takes all of it away again. `make test` runs the STAGES, each of
 # which runs alone as well: lint, sanity, unit, integration, newest and oldest (ansible-core), molecule. Beside them there are
-# setup (what they need), plugins (what runs on each ansible-core), faults, demo, demo-stop and bench; see the README.
+# setup (what they need), plugins (what runs on each ansible-core), faults, demo, demo-stop and bench (see the README), and docs,
+# which makes the pages in docs/checks.
 # PYTHON is the Python (>= 3.11) that makes the virtualenv; SCENARIO is the scenario `make molecule` runs.
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ STAGES = lint sanity unit integration newest oldest molecule
 
 export SCENARIO
 
-.PHONY: test setup faults plugins demo demo-stop bench clean $(STAGES)
+.PHONY: test setup faults plugins demo demo-stop bench docs clean $(STAGES)
 
 test:
 	@$(PYTHON) tests/stages $(STAGES)
@@ -24,6 +25,9 @@ demo:
 
 demo-stop:
 	@$(PYTHON) -u tests/demo stop
+
+docs: setup
+	@PYTHONPATH=.cache/collections:tests .cache/venv/bin/python tests/support/pages.py
 
 bench:
 	@$(PYTHON) -u tests/benchmarks $(ONLY)

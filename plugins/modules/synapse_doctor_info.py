@@ -12,6 +12,7 @@ short_description: What is wrong with Synapse's PostgreSQL, and what mends it
 description:
   - Examines the server, Synapse's database on it and Synapse's configuration, and tells what is wrong, why that matters, and the
     command that mends it. It changes nothing; its session is read-only, and no question takes longer than O(timeout).
+  - Where no option of the connection is given, it connects as O(config) says that Synapse does.
   - Each check stands alone. What one cannot see, by the rights of the connected role or from this host, is named in RV(unseen).
     With O(before), the result of the module somewhere else or as somebody else, just that is looked at again, so that two looks
     come to one result.
@@ -145,6 +146,10 @@ report:
   returned: always
   type: list
   elements: str
+metrics:
+  description: The number of findings by severity, and the state of each check, in Prometheus' text format.
+  returned: always
+  type: str
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -175,7 +180,7 @@ def main() -> None:
         checks = catalogue.without(params["skip"])
         with visit.patient(params) as patient:
             result = examination.examine(patient, checks, limits, params["before"])
-    module.exit_json(changed=False, report=examination.report(result), **result)
+    module.exit_json(changed=False, report=examination.report(result), metrics=examination.metrics(result), **result)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ class Ward:
     def examine(self, options: dict | None = None, **more) -> dict:
         """Return what the module says, as the administrator unless ``options`` name somebody else."""
         given = {"skip": LACKING, **(options or self.administrator), **more}
-        given["skip"] = [name for name in given["skip"] if name in _names()]
+        given["skip"] = [name for name in given["skip"] if name in names()]
         result = modules.run("synapse_doctor_info", given)
         assert not result.get("failed"), result["msg"]
         return result
@@ -84,5 +84,6 @@ class Ward:
         assert result["findings"] == [], result["report"]
 
 
-def _names() -> set[str]:
+def names() -> set[str]:
+    """Return the names of all checks."""
     return {check.name for check in catalogue.CHECKS}

@@ -49,6 +49,7 @@ class Check:
     examine: Callable[[Patient], Iterator[Finding]]
     limits: Mapping[str, float] = dataclasses.field(default_factory=dict)
     unit: str = ""
+    everywhere: bool = False
 
 
 def graded(value: float, limits: Mapping[str, float], falling: bool = False) -> str | None:

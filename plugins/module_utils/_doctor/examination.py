@@ -27,20 +27,25 @@ except ImportError:
 # How wide a line of the report for people may be.
 _WIDTH = 110
 
+_METRIC = "synapse_postgres_doctor"
+
 
 def examine(patient: Patient, checks: Sequence[Check], limits: Mapping[str, Mapping[str, float]], before: dict) -> dict[str, Any]:
     """Return what ``checks`` come to with a ``patient``: ``{findings, unseen, not_applicable, healthy}``.
 
     ``findings`` are dicts with check, severity, title, found, why, remedy and source, the worst first; ``unseen`` and
     ``not_applicable`` give a reason by a check's name; ``healthy`` are names. ``limits`` are those of checks by name, in place of
-    a check's own. ``before`` is what another point of view came to: only what that one could not see is looked at again.
+    a check's own. ``before`` is what another point of view came to: only what that one could not see, or what every point of view
+    counts for, is looked at again.
     """
     found: list[dict[str, Any]] = list(before.get("findings") or [])
     unseen: dict[str, str] = {}
     not_applicable: dict[str, str] = dict(before.get("not_applicable") or {})
     healthy: list[str] = list(before.get("healthy") or [])
-    known = {finding["check"] for finding in found} | set(not_applicable) | set(healthy)
-    for check in [each for each in checks if each.name not in known]:
+    done = {finding["check"] for finding in found} | set(not_applicable) | set(healthy)
+    for check in checks:
+        if check.name in done and not (check.everywhere and check.name in healthy):
+            continue
         patient.limits = {**check.limits, **limits.get(check.name, {})}
         try:
             findings = [_described(check, dataclasses.asdict(finding)) for finding in check.examine(patient)]
@@ -56,7 +61,7 @@ def examine(patient: Patient, checks: Sequence[Check], limits: Mapping[str, Mapp
             unseen[check.name] = _failure(error, patient)
         else:
             found += findings
-            healthy += [] if findings else [check.name]
+            healthy = [name for name in healthy if name != check.name] + ([] if findings else [check.name])
     found.sort(key=lambda finding: SEVERITIES.index(finding["severity"]))
     return {"findings": found, "unseen": unseen, "not_applicable": not_applicable, "healthy": healthy}
 
@@ -74,6 +79,22 @@ def report(result: Mapping[str, Any]) -> list[str]:
     for name, reason in sorted(result["unseen"].items()):
         lines += _wrapped("not seen  ", f"{name}: {_sentence(reason)}")
     return lines
+
+
+def metrics(result: Mapping[str, Any]) -> str:
+    """Return the ``result`` of examine() in Prometheus' text format: a number by severity, and each check's state.
+
+    https://prometheus.io/docs/instrumenting/exposition_formats/
+    """
+    findings = f"{_METRIC}_findings"
+    lines = [f"# HELP {findings} What is wrong with Synapse's PostgreSQL.", f"# TYPE {findings} gauge"]
+    for severity in SEVERITIES:
+        lines.append(f'{findings}{{severity="{severity}"}} {sum(one["severity"] == severity for one in result["findings"])}')
+    healthy = f"{_METRIC}_check_healthy"
+    lines += [f"# HELP {healthy} Whether a check that was carried out found nothing.", f"# TYPE {healthy} gauge"]
+    states = {**dict.fromkeys(result["healthy"], 1), **{one["check"]: 0 for one in result["findings"]}}
+    lines += [f'{healthy}{{check="{name}"}} {state}' for name, state in sorted(states.items())]
+    return "\n".join([*lines, ""])
 
 
 def _described(check: Check, finding: dict[str, Any]) -> dict[str, Any]:

@@ -12,29 +12,54 @@ from typing import Any, Iterator
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access.server import Server, connected
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._doctor.patient import Patient
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal, system_refusal
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._homeserver import merging
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import port_config
 
 # A check must not queue behind a lock of Synapse's, whose next statements would queue behind it.
 _LOCK_TIMEOUT = "2s"
 
+# The options that say as whom, or where, to log in.
+_LOG_IN = ("login_args", "login_host", "login_user", "login_unix_socket")
+
 
 @contextlib.contextmanager
 def patient(params: dict[str, Any]) -> Iterator[Patient]:
-    """Yield the Patient that the ``params`` of the module synapse_doctor_info lead to, be it without a session.
-
-    Raises Refusal where the Python that runs this has no psycopg2: then nothing was tried.
-    """
-    _connection.require_psycopg2()
+    """Yield the Patient that the ``params`` of the module synapse_doctor_info lead to, be it without a session."""
     known = {name: params[name] for name in ("role", "config", "processes", "synapse_python")}
     with contextlib.ExitStack() as stack:
         try:
-            server: Server | None = stack.enter_context(connected(params, "synapse_doctor_info"))
+            server: Server | None = stack.enter_context(connected(_as_synapse(params), "synapse_doctor_info"))
             refusal = None
         except Refusal as error:
             server, refusal = None, error
         if server is not None:
             _restrict(server, params["timeout"])
         yield Patient(server, refusal, **known)
+
+
+def _as_synapse(params: dict[str, Any]) -> dict[str, Any]:
+    """Return ``params`` with the log-in of Synapse's configuration, where there is one and they name no other; Refusal."""
+    if not params["config"] or any(params[option] for option in _LOG_IN):
+        return params
+    section = _section(params["config"])
+    if not isinstance(section, dict) or section.get("name") != "psycopg2" or not isinstance(section.get("args"), dict):
+        raise Refusal(
+            f"The configuration in {', '.join(params['config'])} names no PostgreSQL database.",
+            "Bring Synapse onto PostgreSQL first (playbook matrixops.synapse_postgres.port), or say where its database is "
+            "(login_host and the options beside it).",
+            missing=["configuration"],
+        )
+    return {**params, "login_args": port_config.connection_keywords(section)}
+
+
+def _section(paths: list[str]) -> Any:
+    """Return what is at ``database`` in the configuration of the files and folders ``paths``; Refusal."""
+    try:
+        return merging.read(paths).config.get("database")
+    except (Refusal, OSError) as error:
+        told = error if isinstance(error, Refusal) else system_refusal(error)
+        raise Refusal(told.found, told.remedy, missing=["configuration"]) from error
 
 
 def _restrict(server: Server, timeout: int) -> None:

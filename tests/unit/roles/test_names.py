@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).parents[3]
 ROLES = sorted(path for path in (ROOT / "roles").iterdir() if path.is_dir())
 
 VERBS = re.compile(
-    r"(Add|Apply|Ask|Check|Choose|Compare|Compute|Configure|Copy|Count|Create|Explain|Find|Gather|Generate|"
+    r"(Add|Apply|Ask|Check|Choose|Compare|Compute|Configure|Copy|Count|Create|Examine|Explain|Find|Gather|Generate|"
     r"Include|Install|Keep|Link|List|Log|Mark|Move|Note|Port|Prepare|Prove|Provide|Read|Record|Remove|"
     r"Rename|Report|Reserve|Restart|Restore|Return|Roll|Run|Set|Show|Start|Stop|Switch|Verify|Wait|Write)$"
 )
