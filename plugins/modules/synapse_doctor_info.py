@@ -146,6 +146,32 @@ report:
   returned: always
   type: list
   elements: str
+portrait:
+  description: What a report draws beside the findings; what cannot be seen is left out.
+  returned: always
+  type: dict
+  contains:
+    server:
+      description: The server's version.
+      type: str
+    database:
+      description: The database's name.
+      type: str
+    bytes:
+      description: Its size.
+      type: int
+    tables:
+      description: The largest tables, each with C(name), C(bytes) (indexes included) and the estimated C(rows).
+      type: list
+      elements: dict
+    memory:
+      description: What the server may take for each C(use), in C(bytes).
+      type: list
+      elements: dict
+    ages:
+      description: How long ago something happened, with C(what) and C(seconds).
+      type: list
+      elements: dict
 metrics:
   description: The number of findings by severity, and the state of each check, in Prometheus' text format.
   returned: always
@@ -155,7 +181,7 @@ metrics:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import _connection
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._doctor import catalogue, examination, visit
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._doctor import catalogue, examination, portrait, visit
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import told_to
 
 
@@ -180,7 +206,10 @@ def main() -> None:
         checks = catalogue.without(params["skip"])
         with visit.patient(params) as patient:
             result = examination.examine(patient, checks, limits, params["before"])
-    module.exit_json(changed=False, report=examination.report(result), metrics=examination.metrics(result), **result)
+            drawn = portrait.portray(patient)
+    module.exit_json(
+        changed=False, report=examination.report(result), metrics=examination.metrics(result), portrait=drawn, **result
+    )
 
 
 if __name__ == "__main__":

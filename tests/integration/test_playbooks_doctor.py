@@ -1,7 +1,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The playbook doctor on a real homeserver that the playbooks brought onto PostgreSQL: well, broken, and not to be reached."""
 
+import html
 import json
+import re
 
 import pytest
 
@@ -27,12 +29,18 @@ def site(tmp_path_factory, homeserver):
 
 
 def test_a_homeserver_that_the_playbooks_moved_is_well_and_the_files_say_so(site):
-    paths = {name: str(site.folder / name) for name in ("doctor.json", "doctor.prom")}
-    given = {"synapse_doctor_json_path": paths["doctor.json"], "synapse_doctor_metrics_path": paths["doctor.prom"]}
+    paths = {name: str(site.folder / name) for name in ("doctor.json", "doctor.prom", "doctor.html")}
+    given = {
+        "synapse_doctor_html_path": paths["doctor.html"],
+        "synapse_doctor_json_path": paths["doctor.json"],
+        "synapse_doctor_metrics_path": paths["doctor.prom"],
+    }
     said = site.play("doctor", **given)
     assert not said.missing("0 critical, 0 warning, 0 notice"), said.output[-3000:]
     found = json.loads((site.folder / "doctor.json").read_text())
     assert found["findings"] == [] and found["unseen"] == {} and "connection" in found["healthy"]
+    page = (site.folder / "doctor.html").read_text()
+    assert "Nothing was found wrong" in page and "The largest tables" in page and ">events<" in page and "shared_buffers" in page
     metrics = (site.folder / "doctor.prom").read_text().splitlines()
     assert 'synapse_postgres_doctor_findings{severity="critical"} 0' in metrics
     assert 'synapse_postgres_doctor_check_healthy{check="connection"} 1' in metrics
@@ -44,7 +52,12 @@ def test_a_server_that_lets_synapse_in_no_more_is_reported_and_the_play_fails(si
     try:
         said = site.play("doctor", fails=True)
         assert not said.missing("CRITICAL", "synapse_doctor_fail_on"), said.output[-3000:]
-        site.play("doctor", synapse_doctor_fail_on="never")
+        paths = {"html": site.folder / "ill.html", "json": site.folder / "ill.json"}
+        files = {f"synapse_doctor_{kind}_path": str(path) for kind, path in paths.items()}
+        site.play("doctor", synapse_doctor_fail_on="never", **files)
+        page, [finding] = html.unescape(paths["html"].read_text()), json.loads(paths["json"].read_text())["findings"]
+        assert '<article class="critical">' in page and finding["found"][1:].rstrip(".") in page and finding["why"] in page
+        assert all(f"<code>{command}</code>" in page for command in re.findall("`([^`]+)`", finding["remedy"]))
     finally:
         site.rows(f"ALTER ROLE {site.name} LOGIN")
 

@@ -10,16 +10,58 @@ from typing import Any, Sequence
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._doctor.check import SEVERITIES, Check
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._doctor.checks import (
+    archiving,
+    autovacuum,
+    background_updates,
+    blocked_sessions,
+    collation_version,
     connection,
+    connection_limit,
+    durability,
+    idle_in_transaction,
+    indexes,
+    invalid_hba_lines,
+    invalid_settings,
+    locale,
+    ownership,
+    password,
+    pending_restart,
     prepared_transactions,
+    read_only,
+    replication_slots,
+    sequences,
     server_version,
+    statistics,
+    unsafe_locale_allowed,
+    wraparound,
 )
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
 
 CHECKS: tuple[Check, ...] = (
     connection.CHECK,
     server_version.CHECK,
+    locale.CHECK,
+    collation_version.CHECK,
+    unsafe_locale_allowed.CHECK,
+    ownership.CHECK,
+    password.CHECK,
+    connection_limit.CHECK,
+    read_only.CHECK,
+    invalid_hba_lines.CHECK,
+    durability.CHECK,
+    invalid_settings.CHECK,
+    pending_restart.CHECK,
+    autovacuum.CHECK,
+    statistics.CHECK,
+    wraparound.CHECK,
+    sequences.CHECK,
+    indexes.CHECK,
+    background_updates.CHECK,
+    idle_in_transaction.CHECK,
+    blocked_sessions.CHECK,
     prepared_transactions.CHECK,
+    replication_slots.CHECK,
+    archiving.CHECK,
 )
 
 

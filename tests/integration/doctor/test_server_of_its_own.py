@@ -2,6 +2,7 @@
 """What only a server of the test's own shows: prepared transactions, which a server has to be set up for."""
 
 import contextlib
+import time
 
 import pytest
 
@@ -30,3 +31,41 @@ def test_a_prepared_transaction_is_found_and_rolled_back_by_the_command(own):
     assert finding["severity"] == "critical"
     own.heal(finding["remedy"])
     own.healthy(limits=limits)
+
+
+def test_archiving_that_fails_is_found_and_well_again_by_itself_once_it_works(tmp_path, homeserver):
+    settings = "archive_mode = on\narchive_command = 'false'"
+    with clusters.running(clusters.installations()[0], settings=settings) as cluster:
+        with moves.prepared(tmp_path, homeserver[0], cluster) as found:
+            archived = Ward(found)
+            cluster.rows("SELECT pg_switch_wal()")
+            _wait(cluster, "failed_count > 0")
+            [finding] = archived.only("archiving")
+            assert finding["severity"] == "critical" and "false" not in finding["found"]
+            cluster.set("archive_command", "true")
+            cluster.rows("SELECT pg_switch_wal()")
+            _wait(cluster, "archived_count > 0")
+            archived.healthy()
+
+
+def test_an_index_of_another_collation_version_is_found_and_made_anew_by_the_command(own):
+    if own.cluster.major < 15:
+        pytest.fail("the newest server of the system is older than 15")
+    name = own.move.name
+    own.cluster.rows(f"DROP DATABASE {name}")
+    own.cluster.rows(
+        f"CREATE DATABASE {name} OWNER synapse TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en' LOCALE 'C.UTF-8'"
+    )
+    own.cluster.rows("UPDATE pg_database SET datcollversion = '1' WHERE datname = %s", name)
+    [finding] = own.only("collation_version", skip=["locale", "durability"])
+    own.heal(finding["remedy"])
+    own.healthy(skip=["locale", "durability"])
+
+
+def _wait(cluster, condition: str) -> None:
+    """Return when the archiver's statistics meet ``condition``; TimeoutError when they do not."""
+    deadline = time.monotonic() + 60
+    while not cluster.rows(f"SELECT 1 FROM pg_stat_archiver WHERE {condition}"):
+        if time.monotonic() > deadline:
+            raise TimeoutError(condition)
+        time.sleep(0.2)

@@ -1,0 +1,169 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Each check against a real database that was broken in its very way: found, alone, and mended by the command as it is printed."""
+
+import contextlib
+import threading
+import time
+
+import pytest
+
+from support import move as moves
+
+# By the check: how the database is broken, how bad that is, and what is left for a limit that a test cannot wait for.
+BROKEN = {
+    "ownership": (["CREATE ROLE {name}_other", "ALTER TABLE events OWNER TO {name}_other"], "critical", {}),
+    "password": (["ALTER ROLE synapse VALID UNTIL '2020-01-01'"], "critical", {}),
+    "connection_limit": (["ALTER DATABASE {name} CONNECTION LIMIT 3"], "critical", {}),
+    "read_only": (["ALTER ROLE synapse IN DATABASE {name} SET default_transaction_read_only = on"], "critical", {}),
+    "autovacuum": (["ALTER TABLE events SET (autovacuum_enabled = off)"], "warning", {}),
+    "statistics": (["DELETE FROM pg_statistic WHERE starelid = 'event_json'::regclass"], "warning", {}),
+    "sequences": (
+        ["INSERT INTO stream_positions VALUES ('receipts', 'writer', 4000) ON CONFLICT DO NOTHING"],
+        "critical",
+        {},
+    ),
+    "indexes": (
+        ["UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'events_ts'::regclass"],
+        "warning",
+        {},
+    ),
+    "replication_slots": (["SELECT pg_create_physical_replication_slot('{name}', true)"], "warning", {}),
+}
+
+
+@pytest.mark.parametrize("check", BROKEN)
+def test_what_was_broken_is_found_alone_and_mended_by_the_printed_command(ward, check):
+    statements, severity, limits = BROKEN[check]
+    try:
+        ward.break_(*(statement.replace("{name}", ward.move.name) for statement in statements))
+        findings = ward.only(check, limits=limits)
+        assert findings[0]["severity"] == severity, findings
+        for finding in findings:
+            ward.heal(finding["remedy"])
+        ward.healthy(limits=limits)
+    finally:
+        ward.cluster.rows("ALTER ROLE synapse VALID UNTIL 'infinity'")
+        ward.cluster.rows("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active")
+        with contextlib.suppress(Exception):
+            ward.move.rows(f"DROP OWNED BY {ward.move.name}_other; DROP ROLE {ward.move.name}_other")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "check", "severity"),
+    [("full_page_writes", "off", "durability", "critical"), ("autovacuum", "off", "autovacuum", "warning")],
+)
+def test_a_setting_of_the_whole_server_is_found_and_set_back(ward, name, value, check, severity):
+    ward.cluster.set(name, value)
+    try:
+        skip = [] if check != "durability" else ["autovacuum"]
+        found = [one for one in ward.examine(skip=skip)["findings"] if name in one["found"]]
+        assert [(one["check"], one["severity"]) for one in found] == [(check, severity)]
+        ward.heal(found[0]["remedy"])
+        deadline = time.monotonic() + 10
+        while ward.cluster.rows(f"SHOW {name}") != [("on",)] and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not [one for one in ward.examine(skip=skip)["findings"] if name in one["found"]]
+    finally:
+        ward.cluster.set(name, "")
+
+
+def test_a_setting_that_waits_for_a_restart_is_found(ward):
+    ward.cluster.rows("ALTER SYSTEM SET max_connections = 90")
+    try:
+        ward.cluster.reload()
+        time.sleep(0.2)
+        [finding] = ward.only("pending_restart")
+        assert "max_connections" in finding["found"]
+    finally:
+        ward.cluster.rows("ALTER SYSTEM RESET max_connections")
+        ward.cluster.reload()
+    ward.healthy()
+
+
+@pytest.mark.parametrize(("file", "check"), [("conf.d/broken.conf", "invalid_settings"), ("pg_hba.conf", "invalid_hba_lines")])
+def test_a_line_that_the_server_rejects_is_found_where_it_stands(ward, file, check):
+    path = ward.cluster.data / file
+    before = path.read_text() if path.exists() else None
+    path.write_text((before or "") + "\nno such thing at all\n")
+    path.chmod(0o644)
+    try:
+        [finding] = ward.only(check)
+        assert str(path) in finding["found"] and f"line {len(path.read_text().splitlines())} of" in finding["found"]
+    finally:
+        path.unlink() if before is None else path.write_text(before)
+    ward.heal(finding["remedy"])
+    ward.healthy()
+
+
+def test_a_wrong_locale_is_found_and_the_commands_make_the_database_anew(ward):
+    name = ward.move.name
+    ward.cluster.rows(f"ALTER DATABASE {name} RENAME TO {name}_c")
+    template = f"CREATE DATABASE {name} OWNER synapse ENCODING UTF8 LOCALE 'C.UTF-8' TEMPLATE template0"
+    ward.cluster.rows(template)
+    try:
+        [finding] = ward.only("locale")
+        assert finding["severity"] == "critical" and "C.UTF-8" in finding["found"].replace("utf8", "UTF-8")
+        ward.heal(finding["remedy"])
+        ward.healthy()
+    finally:
+        ward.cluster.rows(f"DROP DATABASE {name}_c WITH (FORCE)")
+        ward.cluster.rows(f"DROP DATABASE IF EXISTS {name}_before WITH (FORCE)")
+
+
+def test_a_switch_for_a_wrong_locale_that_is_no_longer_needed_is_found(ward):
+    text = ward.move.config.read_text()
+    ward.move.config.write_text(text.replace("database:\n", "database:\n  allow_unsafe_locale: true\n", 1))
+    [finding] = ward.only("unsafe_locale_allowed")
+    ward.heal(finding["remedy"])
+    ward.healthy()
+    assert ward.move.config.read_text() == text
+
+
+def test_background_updates_that_are_pending_are_named(ward):
+    ward.break_("INSERT INTO background_updates VALUES ('an_update', '{}', NULL, 0)")
+    [finding] = ward.only("background_updates")
+    assert "an_update" in finding["found"] and finding["severity"] == "notice"
+
+
+def test_old_rows_are_found_and_frozen(ward):
+    age = "SELECT age(datfrozenxid) FROM pg_database WHERE datname = current_database()"
+    [(before,)] = ward.move.rows(age)
+    limits = {"wraparound": {"warning": before // 2}}
+    [finding] = ward.only("wraparound", limits=limits)
+    assert f"{before} transactions" in finding["found"] or finding["severity"] == "warning"
+
+
+def test_a_transaction_that_is_left_open_is_found_and_ended(ward):
+    limits = {"idle_in_transaction": {"warning": 0}}
+    with contextlib.closing(ward.move.connect()) as connection:
+        connection.autocommit = False
+        connection.cursor().execute("SELECT 1")
+        [finding] = ward.only("idle_in_transaction", limits=limits)
+        assert "SELECT 1" not in str(finding)
+        ward.heal(finding["remedy"])
+        ward.healthy(limits=limits)
+
+
+def test_a_session_that_waits_for_a_lock_is_found_and_freed(ward):
+    limits = {"blocked_sessions": {"warning": 0}}
+    with contextlib.closing(ward.move.connect()) as holder, contextlib.closing(ward.move.connect()) as waiting:
+        holder.autocommit = False
+        holder.cursor().execute("LOCK TABLE events")
+        thread = threading.Thread(target=lambda: waiting.cursor().execute("SELECT count(*) FROM events"))
+        thread.start()
+        try:
+            deadline = time.monotonic() + 10
+            while not ward.move.rows("SELECT 1 FROM pg_locks WHERE waitstart IS NOT NULL") and time.monotonic() < deadline:
+                time.sleep(0.05)
+            [finding] = ward.only("blocked_sessions", limits=limits, skip=["durability", "statistics"])
+            assert str(holder.info.backend_pid) in finding["found"]
+            ward.heal(finding["remedy"])
+        finally:
+            thread.join(20)
+    ward.healthy(limits=limits)
+
+
+def test_what_synapses_role_may_not_see_is_named_and_no_finding(ward):
+    result = ward.examine(ward.synapse)
+    assert result["findings"] == [] and "idle_in_transaction" in result["unseen"]
+    assert f"{moves.USER!r} is neither" in result["unseen"]["idle_in_transaction"]
