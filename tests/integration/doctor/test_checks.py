@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Each check against a real database that was broken in its very way: found, alone, and mended by the command as it is printed."""
+"""Each check against a real database that was broken in its very way: found, alone, and mended by the printed command."""
 
 import contextlib
 import threading
