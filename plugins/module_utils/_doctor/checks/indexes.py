@@ -12,7 +12,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._doctor
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._doctor.patient import Patient
 
 _INVALID = """
-SELECT i.indexrelid::regclass::text, i.indrelid::regclass::text, pg_get_indexdef(i.indexrelid),
+SELECT i.indexrelid::regclass::text, i.indrelid::regclass::text,
     CASE WHEN c.relname ~ '_ccnew[0-9]*$' THEN format('DROP INDEX CONCURRENTLY %%I.%%I', n.nspname, c.relname)
     ELSE format('REINDEX INDEX CONCURRENTLY %%I.%%I', n.nspname, c.relname) END
 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -24,7 +24,7 @@ ORDER BY 1
 
 def _examine(patient: Patient) -> Iterator[Finding]:
     patient.require_synapses()
-    for index, table, _definition, command in patient.rows(_INVALID, "public"):
+    for index, table, command in patient.rows(_INVALID, "public"):
         yield Finding(
             "warning",
             f"the index {index} of the table {table} is invalid, and nobody is making it",

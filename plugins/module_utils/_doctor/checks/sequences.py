@@ -22,7 +22,8 @@ def _examine(patient: Patient) -> Iterator[Finding]:
         yield Finding(
             "critical" if ahead else "warning",
             f"the sequence {name} is at {moved.before}, and {moved.because}",
-            f"Move it forward to {moved.after} with Synapse and its workers stopped: {patient.psql(command)}.",
+            f"With Synapse and its workers stopped, move it forward to {moved.after}: {patient.psql(command)} (or all, by the "
+            "playbook matrixops.synapse_postgres.repair_sequences).",
         )
 
 

@@ -11,24 +11,28 @@ from typing import Iterator
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._doctor.check import Check, Finding, graded
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._doctor.patient import Patient
 
+# A table is frozen with what it stores out of line.
 _OLDEST = """
-SELECT c.oid::regclass::text, age(relfrozenxid), format('VACUUM (FREEZE) %%I.%%I', n.nspname, c.relname)
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'm', 't') AND age(relfrozenxid) >= %s ORDER BY 2 DESC LIMIT 20
+SELECT c.oid::regclass::text, format('VACUUM (FREEZE) %%I.%%I', n.nspname, c.relname)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_class t ON t.oid = c.reltoastrelid
+WHERE c.relkind IN ('r', 'm') AND greatest(age(c.relfrozenxid), age(t.relfrozenxid)) >= %s
+ORDER BY greatest(age(c.relfrozenxid), age(t.relfrozenxid)) DESC LIMIT %s
 """
+
+# With more old tables than so many, the whole database is frozen.
+_LISTED = 10
 
 
 def _examine(patient: Patient) -> Iterator[Finding]:
     age = patient.value("SELECT age(datfrozenxid) FROM pg_database WHERE datname = current_database()")
     severity = graded(age, patient.limits)
     if severity:
-        old = [(table, command) for table, _age, command in patient.rows(_OLDEST, min(patient.limits.values()))]
-        commands = patient.psql(*([command for _table, command in old] or ["VACUUM (FREEZE)"]))
+        old = patient.rows(_OLDEST, min(patient.limits.values()), _LISTED + 1)
+        commands = [command for _table, command in old] if len(old) <= _LISTED else ["VACUUM (FREEZE)"]
         yield Finding(
             severity,
-            f"the oldest rows of the database are {age} transactions old"
-            f"{', in ' if old else ''}{', '.join(table for table, _command in old[:3])}",
-            f"Find out what holds autovacuum back (an old transaction, a slot of replication), then freeze them: {commands}.",
+            f"the oldest rows of the database are {age} transactions old, in {', '.join(table for table, _command in old[:3])}",
+            f"Find out what holds autovacuum back (a transaction, a replication slot), then freeze: {patient.psql(*commands)}.",
         )
 
 
