@@ -81,7 +81,7 @@ def inspect(cursor: Cursor, allow_unsafe_locale: bool) -> dict:
         "schema": schema,
         "schemas": database.synapse_schemas(cursor),
         "identity": dataclasses.asdict(identity(cursor)),
-        "space": _space(cursor),
+        "space": space(cursor),
     }
 
 
@@ -119,7 +119,7 @@ def _other_sessions(cursor: Cursor) -> int:
     return only_row(cursor)[0]
 
 
-def _space(cursor: Cursor) -> dict | None:
+def space(cursor: Cursor) -> dict | None:
     """Return where the connected database is on this host, and how much room is left there, in bytes.
 
     ``{data: {path, size, free}, wal: {path, free, max_wal_size}, same_file_system}``; None where the server is on another host

@@ -149,6 +149,14 @@ class Patient:
         found = self.section.get("args")
         return found if isinstance(found, dict) else {}
 
+    @property
+    def remote_host(self) -> str:
+        """The host of the configuration's section; NotApplicable where Synapse does not connect across a network."""
+        host = str(self.section_args.get("host") or self.section_args.get("hostaddr") or "")
+        if not host or host.startswith(("/", "@", "127.")) or host in ("localhost", "::1"):
+            raise NotApplicable("Synapse's connections stay on its own host")
+        return host
+
     def psql(self, *statements: str, within: str | None = None) -> str:
         """Return the command, in backticks, that runs ``statements`` in Synapse's database or ``within`` another one.
 

@@ -2,10 +2,13 @@
 """Each check against a real database that was broken in its very way: found, alone, and mended by the printed command."""
 
 import contextlib
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
+import yaml
 
 from support import move as moves
 
@@ -117,6 +120,72 @@ def test_a_switch_for_a_wrong_locale_that_is_no_longer_needed_is_found(ward):
     ward.heal(finding["remedy"])
     ward.healthy()
     assert ward.move.config.read_text() == text
+
+
+def edited(ward, **args) -> None:
+    """Change the keywords of the configuration's section."""
+    config = yaml.safe_load(ward.move.config.read_text())
+    config["database"]["args"].update(args)
+    ward.move.config.write_text(yaml.safe_dump(config))
+
+
+def test_a_connection_across_a_network_that_is_not_encrypted_is_found(ward):
+    alive = {"keepalives_idle": 10, "keepalives_interval": 10, "keepalives_count": 3}
+    for mode, severity in (("prefer", "warning"), ("require", "notice")):
+        edited(ward, host="192.0.2.1", sslmode=mode, **alive)
+        [finding] = ward.only("encryption")
+        assert finding["severity"] == severity and "192.0.2.1" in finding["found"]
+    edited(ward, sslmode="verify-full")
+    ward.healthy()
+
+
+def test_missing_keepalives_across_a_network_are_found(ward):
+    edited(ward, host="192.0.2.1", sslmode="verify-full", keepalives_idle=5)
+    [finding] = ward.only("keepalives")
+    assert "lacks keepalives_interval, keepalives_count" in finding["found"]
+
+
+def test_a_configuration_that_synapse_cannot_read_and_two_sections_are_found(ward):
+    second = ward.move.folder / "second.yaml"
+    second.write_text(yaml.safe_dump({"database": yaml.safe_load(ward.move.config.read_text())["database"]}))
+    [finding] = ward.only("configuration", config=[str(ward.move.config), str(second)])
+    assert finding["severity"] == "notice" and str(second) in finding["found"]
+    second.write_text("database: [")
+    [finding] = ward.only("configuration", config=[str(ward.move.config), str(second)])
+    assert finding["severity"] == "critical" and str(second) in finding["found"]
+
+
+def test_a_python_without_the_client_library_is_found(ward):
+    folder = ward.move.folder / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    [finding] = ward.only("client_library", synapse_python=str(folder / "bin" / "python"))
+    assert "No module named 'psycopg2'" in finding["found"] and "-m pip install psycopg2-binary" in finding["remedy"]
+
+
+def test_tables_of_a_newer_and_of_an_older_synapse_are_found(ward):
+    ward.break_("UPDATE schema_version SET version = version - 1")
+    [finding] = ward.only("schema_version")
+    assert finding["severity"] == "notice"
+    ward.break_("UPDATE schema_version SET version = 9999", "UPDATE schema_compat_version SET compat_version = 9998")
+    [finding] = ward.only("schema_version")
+    assert finding["severity"] == "critical" and "9998" in finding["found"]
+
+
+def test_a_file_system_that_is_almost_full_is_found(ward):
+    findings = ward.only("disk_space", limits={"disk_space": {"warning": 100}})
+    assert "% left" in findings[0]["found"]
+    ward.heal(findings[0]["remedy"])
+
+
+def test_rows_that_a_unique_index_should_keep_apart_are_found_and_listed(ward):
+    row = "INSERT INTO blocked_rooms VALUES ('!twice:localhost', '@a:localhost')"
+    state = "UPDATE pg_index SET indisready = {0}, indisvalid = {0} WHERE indexrelid = 'blocked_rooms_idx'::regclass"
+    ward.break_(row, state.format("false"), row, state.format("true"))
+    [finding] = ward.only("duplicates")
+    assert finding["severity"] == "critical" and "blocked_rooms_idx" in finding["found"] and "!twice" not in str(finding)
+    ward.heal(finding["remedy"])
+    ward.break_("SET enable_indexscan = off; DELETE FROM blocked_rooms", "REINDEX TABLE blocked_rooms")
+    ward.healthy()
 
 
 def test_background_updates_that_are_pending_are_named(ward):
