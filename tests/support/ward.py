@@ -75,6 +75,7 @@ class Ward:
                 capture_output=True,
                 text=True,
                 timeout=120,
+                check=False,
             )
             assert done.returncode == 0, f"{shlex.join(words)}: {done.stdout}{done.stderr}"
 

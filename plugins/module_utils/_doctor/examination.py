@@ -47,8 +47,10 @@ def examine(patient: Patient, checks: Sequence[Check], limits: Mapping[str, Mapp
         if check.name in done and not (check.everywhere and check.name in healthy):
             continue
         patient.limits = {**check.limits, **limits.get(check.name, {})}
+        findings: list[dict[str, Any]] = []
         try:
-            findings = [_described(check, dataclasses.asdict(finding)) for finding in check.examine(patient)]
+            for finding in check.examine(patient):  # what was found before a question had no answer counts
+                findings.append(_described(check, dataclasses.asdict(finding)))
         except Unseen as reason:
             unseen[check.name] = str(reason)
         except NotApplicable as reason:
@@ -59,9 +61,11 @@ def examine(patient: Patient, checks: Sequence[Check], limits: Mapping[str, Mapp
             unseen[check.name] = system_refusal(error).found
         except Exception as error:  # one check's failure hides no other's finding
             unseen[check.name] = _failure(error, patient)
-        else:
+        healthy = [name for name in healthy if name != check.name]
+        if findings:
             found += findings
-            healthy = [name for name in healthy if name != check.name] + ([] if findings else [check.name])
+        elif check.name not in unseen and check.name not in not_applicable:
+            healthy.append(check.name)
     found.sort(key=lambda finding: SEVERITIES.index(finding["severity"]))
     return {"findings": found, "unseen": unseen, "not_applicable": not_applicable, "healthy": healthy}
 
