@@ -55,7 +55,9 @@ def test_a_server_that_lets_synapse_in_no_more_is_reported_and_the_play_fails(si
         paths = {"html": site.folder / "ill.html", "json": site.folder / "ill.json"}
         files = {f"synapse_doctor_{kind}_path": str(path) for kind, path in paths.items()}
         site.play("doctor", synapse_doctor_fail_on="never", **files)
-        page, [finding] = html.unescape(paths["html"].read_text()), json.loads(paths["json"].read_text())["findings"]
+        page, findings = html.unescape(paths["html"].read_text()), json.loads(paths["json"].read_text())["findings"]
+        assert {one["check"] for one in findings} == {"connection", "password"}
+        finding = next(one for one in findings if one["check"] == "connection")
         assert '<article class="critical">' in page and finding["found"][1:].rstrip(".") in page and finding["why"] in page
         assert all(f"<code>{command}</code>" in page for command in re.findall("`([^`]+)`", finding["remedy"]))
     finally:

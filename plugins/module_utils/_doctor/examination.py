@@ -47,27 +47,33 @@ def examine(patient: Patient, checks: Sequence[Check], limits: Mapping[str, Mapp
         if check.name in done and not (check.everywhere and check.name in healthy):
             continue
         patient.limits = {**check.limits, **limits.get(check.name, {})}
-        findings: list[dict[str, Any]] = []
-        try:
-            for finding in check.examine(patient):  # what was found before a question had no answer counts
-                findings.append(_described(check, dataclasses.asdict(finding)))
-        except Unseen as reason:
-            unseen[check.name] = str(reason)
-        except NotApplicable as reason:
+        findings, reason = _carry_out(check, patient)
+        if isinstance(reason, NotApplicable):
             not_applicable[check.name] = str(reason)
-        except Refusal as refusal:
-            unseen[check.name] = refusal.found
-        except OSError as error:
-            unseen[check.name] = system_refusal(error).found
-        except Exception as error:  # one check's failure hides no other's finding
-            unseen[check.name] = _failure(error, patient)
+        elif reason is not None:
+            unseen[check.name] = str(reason)
         healthy = [name for name in healthy if name != check.name]
-        if findings:
-            found += findings
-        elif check.name not in unseen and check.name not in not_applicable:
-            healthy.append(check.name)
+        healthy += [] if findings or reason else [check.name]
+        found += findings
     found.sort(key=lambda finding: SEVERITIES.index(finding["severity"]))
     return {"findings": found, "unseen": unseen, "not_applicable": not_applicable, "healthy": healthy}
+
+
+def _carry_out(check: Check, patient: Patient) -> tuple[list[dict[str, Any]], Unseen | NotApplicable | None]:
+    """Return what a ``check`` finds, and why it could not look, or not at all; what was found before that counts."""
+    findings: list[dict[str, Any]] = []
+    try:
+        for finding in check.examine(patient):
+            findings.append(_described(check, dataclasses.asdict(finding)))
+    except (Unseen, NotApplicable) as reason:
+        return findings, reason
+    except Refusal as refusal:
+        return findings, Unseen(refusal.found)
+    except OSError as error:
+        return findings, Unseen(system_refusal(error).found)
+    except Exception as error:  # one check's failure hides no other's finding
+        return findings, Unseen(_failure(error, patient))
+    return findings, None
 
 
 def report(result: Mapping[str, Any]) -> list[str]:
