@@ -238,3 +238,10 @@ def test_what_synapses_role_may_not_see_is_named_and_no_finding(ward):
     result = ward.examine(ward.synapse)
     assert result["findings"] == [] and "idle_in_transaction" in result["unseen"]
     assert f"{moves.USER!r} is neither" in result["unseen"]["idle_in_transaction"]
+
+
+def test_a_release_whose_support_ends_is_found(ward):
+    [finding] = ward.only("server_version", limits={"server_version": {"warning": 10000}})
+    assert (
+        f"PostgreSQL {ward.cluster.major}, whose support ends on" in finding["found"] and "pg_upgradecluster" in finding["remedy"]
+    )
