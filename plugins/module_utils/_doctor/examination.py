@@ -113,7 +113,7 @@ def _described(check: Check, finding: dict[str, Any]) -> dict[str, Any]:
 
 def _failure(error: Exception, patient: Patient) -> str:
     if psycopg2 is not None and isinstance(error, psycopg2.Error):
-        return str(unanswered(error, patient.role))
+        return str(unanswered(error, patient.connected_role))
     return f"the check itself failed, which is a fault of this collection ({type(error).__name__})"
 
 

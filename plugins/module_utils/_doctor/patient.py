@@ -92,11 +92,10 @@ class Patient:
             raise Unseen(f"the server does not show {name} to {self.connected_role!r}")
         return str(found[0][0])
 
-    @functools.cached_property
+    @property
     def connected_role(self) -> str:
         """The role that we are connected as."""
-        self.cursor.execute("SELECT current_user")
-        return str(self.cursor.fetchall()[0][0])
+        return self.cursor.connection.info.user
 
     def require_member(self, *groups: str) -> None:
         """Raise Unseen unless our role is a superuser or a member of one of the predefined roles ``groups``."""

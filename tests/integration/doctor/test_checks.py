@@ -159,7 +159,7 @@ def test_a_python_without_the_client_library_is_found(ward):
     folder = ward.move.folder / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     [finding] = ward.only("client_library", synapse_python=str(folder / "bin" / "python"))
-    assert "No module named 'psycopg2'" in finding["found"] and "-m pip install psycopg2-binary" in finding["remedy"]
+    assert "No module named 'psycopg2'" in finding["found"] and "-m pip install 'matrix-synapse[postgres]'" in finding["remedy"]
 
 
 def test_tables_of_a_newer_and_of_an_older_synapse_are_found(ward):

@@ -36,10 +36,17 @@ def _examine(patient: Patient) -> Iterator[Finding]:
         raise Unseen(f"{python} had not answered within {_SECONDS} seconds") from error
     if done.returncode:
         words = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        packaged = python.startswith("/opt/venvs/")
-        command = "apt-get install libpq5" if packaged else f"{shlex.quote(python)} -m pip install psycopg2-binary"
         said = words[-1] if words else "it said nothing"
-        yield Finding("critical", f"{python} cannot import psycopg2: {said}", f"Install it: `{command}`.")
+        yield Finding("critical", f"{python} cannot import psycopg2: {said}", f"Install it: `{_command(python)}`.")
+
+
+def _command(python: str) -> str:
+    """Return the command that gives ``python`` psycopg2, as the role synapse_config does (its tasks/client_library.yml)."""
+    if python.startswith("/opt/venvs/"):  # the matrix.org packages bring psycopg2 and lack libpq alone
+        return "apt-get install libpq5"
+    if python.startswith("/usr/bin/"):
+        return "apt-get install python3-psycopg2"
+    return f"{shlex.quote(python)} -m pip install 'matrix-synapse[postgres]'"
 
 
 CHECK = Check(

@@ -15,6 +15,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._doctor
 _UNKNOWN = """
 SELECT count(*), (array_agg(c.oid::regclass::text ORDER BY pg_relation_size(c.oid) DESC))[1:3]
 FROM pg_class c WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND pg_relation_size(c.oid) > 65536
+    AND reltuples <> 0
     AND NOT EXISTS (SELECT 1 FROM pg_statistic s WHERE s.starelid = c.oid)
 """
 _UNKNOWN_TO_ALL = """
