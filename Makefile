@@ -2,7 +2,7 @@
 #
 # Every target does its own set-up, under .cache; `make clean` takes all of it away again. `make test` runs the STAGES, each of
 # which runs alone as well: lint, sanity, unit, integration, newest and oldest (ansible-core), molecule. Beside them there are
-# setup (what they need), plugins (what runs on each ansible-core), faults, demo, demo-stop and bench (see the README), and docs,
+# setup (what they need), plugins (what runs on each ansible-core), faults, doctor, demo, demo-stop and bench (see the README), and docs,
 # which makes the pages in docs/checks.
 # PYTHON is the Python (>= 3.11) that makes the virtualenv; SCENARIO is the scenario `make molecule` runs.
 
@@ -12,12 +12,12 @@ STAGES = lint sanity unit integration newest oldest molecule
 
 export SCENARIO
 
-.PHONY: test setup faults plugins demo demo-stop bench docs clean $(STAGES)
+.PHONY: test setup faults doctor plugins demo demo-stop bench docs clean $(STAGES)
 
 test:
 	@$(PYTHON) tests/stages $(STAGES)
 
-setup faults plugins $(STAGES):
+setup faults doctor plugins $(STAGES):
 	@$(PYTHON) tests/stages $@
 
 demo:

@@ -76,7 +76,8 @@ def unit() -> None:
 def integration() -> None:
     """The modules against real servers."""
     machine.servers()
-    machine.run("pytest", *_SIDE_BY_SIDE, "--durations", "20", "tests/integration", timeout=3000)
+    few = ("-k", "not (doctor and pypi)")  # the stage doctor has every server
+    machine.run("pytest", *_SIDE_BY_SIDE, "--durations", "20", *few, "tests/integration", timeout=3300)
     oldest = {**machine.environment(), "SYNAPSE_PYTHON": str(machine.OLDEST_SYNAPSE / "bin" / "python")}
     machine.run("pytest", "tests/integration/test_engines.py", "-k", "built_to_hurt", timeout=600, env=oldest)
 
@@ -88,6 +89,13 @@ def faults() -> None:
     tests = [f"tests/integration/test_{name}.py" for name in ("faults", "engines", "killed_modules")]
     many = {**machine.environment(), "FAULTS": "20"}
     machine.run("pytest", *_SIDE_BY_SIDE, "--durations", "20", *tests, timeout=3600, env=many)
+
+
+@stage
+def doctor() -> None:
+    """The doctor's checks on every server; the stage integration has them on the system's."""
+    machine.servers()
+    machine.run("pytest", *_SIDE_BY_SIDE, "tests/integration/doctor", timeout=1800)
 
 
 @stage
