@@ -100,11 +100,14 @@ class Move:
 
 @contextlib.contextmanager
 def prepared(folder: pathlib.Path, server: synapse.Homeserver, cluster: clusters.Cluster, template: str = "template0"):
-    """Yield a Move into a new database, which is dropped afterwards."""
-    if not cluster.rows("SELECT 1 FROM pg_roles WHERE rolname = %s", USER):
+    """Yield a Move into a new database, which is dropped afterwards, and so is the role where it was made for it."""
+    ours = not cluster.rows("SELECT 1 FROM pg_roles WHERE rolname = %s", USER)
+    if ours:
         cluster.rows(f"CREATE ROLE {USER} LOGIN PASSWORD %s", PASSWORD)
     move = Move(folder, server, cluster, template)
     try:
         yield move
     finally:
         cluster.rows(f"DROP DATABASE {move.name} WITH (FORCE)")
+        if ours:
+            cluster.rows(f"DROP ROLE {USER}")

@@ -30,6 +30,10 @@ RUN = {
     "GRANT USAGE, CREATE ON SCHEMA public TO {}; REVOKE": (
         "test_rights_that_the_task_may_not_take_away_are_taken_by_the_commands_that_are_told"
     ),
+    "{}; REVOKE CREATE ON SCHEMA public FROM PUBLIC": (
+        "test_rights_that_the_task_may_not_take_away_are_taken_by_the_commands_that_are_told"
+    ),
+    "sed -i '/^ *allow_unsafe_locale: *true *$/d' {}": ("test_a_switch_for_a_wrong_locale_that_is_no_longer_needed_is_found"),
     "REVOKE ALL ON DATABASE {} FROM PUBLIC": (
         "test_rights_that_the_task_may_not_take_away_are_taken_by_the_commands_that_are_told"
     ),
@@ -48,14 +52,14 @@ RUN = {
     "sqlite3 {} 'PRAGMA journal_mode=WAL'": "test_a_journal_that_keeps_synapse_from_writing_is_changed",
 }
 
-# What no test may run: it would take memory from the whole machine, or change its packages.
-NOT_RUN = {"sysctl -w vm.nr_hugepages={}", "apt-get install "}
+# What no test may run: it would take memory from the whole machine, change its packages, or act on its own servers.
+NOT_RUN = {"sysctl -w vm.nr_hugepages={}", "apt-get install ", "pg_upgradecluster ", "systemctl restart postgresql"}
 
 
 def messages() -> set[str]:
     """Return the strings of the plugins' code, and those of the roles, with {} for what is put in."""
     found = set()
-    for path in (ROOT / "plugins").glob("module*/*.py"):
+    for path in (ROOT / "plugins").glob("module*/**/*.py"):
         tree = ast.parse(path.read_text())
         joined = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
         pieces = {part for node in joined for part in node.values}
@@ -92,5 +96,5 @@ def test_every_command_of_a_message_is_run_by_a_test():
 
 
 def test_the_tests_that_run_them_are_there():
-    there = "".join(path.read_text() for path in (ROOT / "tests/integration").glob("*.py"))
+    there = "".join(path.read_text() for path in (ROOT / "tests/integration").rglob("*.py"))
     assert not {name for name in RUN.values() if f"def {name}(" not in there}

@@ -8,9 +8,9 @@ from support import move as moves
 from support.ward import Ward
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def template(tmp_path_factory, homeserver, cluster):
-    """A Move that the official routine has made: the template of every test's database."""
+    """A Move that the official routine made, the template of every test's database; its role ends with the module."""
     with moves.prepared(tmp_path_factory.mktemp("doctor"), homeserver[0], cluster) as found:
         found.routine()
         found.rows("ANALYZE")

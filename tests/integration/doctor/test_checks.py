@@ -17,7 +17,6 @@ BROKEN = {
     "ownership": (["CREATE ROLE {name}_other", "ALTER TABLE events OWNER TO {name}_other"], "critical", {}),
     "password": (["ALTER ROLE synapse VALID UNTIL '2020-01-01'"], "critical", {}),
     "connection_limit": (["ALTER DATABASE {name} CONNECTION LIMIT 3"], "critical", {}),
-    "read_only": (["ALTER ROLE synapse IN DATABASE {name} SET default_transaction_read_only = on"], "critical", {}),
     "autovacuum": (["ALTER TABLE events SET (autovacuum_enabled = off)"], "warning", {}),
     "statistics": (["DELETE FROM pg_statistic WHERE starelid = 'event_json'::regclass"], "warning", {}),
     "sequences": (
@@ -68,6 +67,31 @@ def test_a_setting_of_the_whole_server_is_found_and_set_back(ward, name, value, 
         assert not [one for one in ward.examine(skip=skip)["findings"] if name in one["found"]]
     finally:
         ward.cluster.set(name, "")
+
+
+@pytest.mark.parametrize("whose", ["ROLE synapse IN DATABASE {name}", "ROLE synapse", "DATABASE {name}", "ROLE ALL", "SYSTEM"])
+def test_a_default_that_keeps_synapse_from_writing_is_found_wherever_it_stands(ward, whose):
+    whose = whose.replace("{name}", ward.move.name)
+    try:
+        ward.cluster.rows(f"ALTER {whose} SET default_transaction_read_only = 'YES'")
+        ward.cluster.reload()
+        time.sleep(0.2)
+        [finding] = ward.only("read_only")
+        ward.heal(finding["remedy"])
+        time.sleep(0.2)
+        ward.healthy()
+    finally:
+        for one in {f"ALTER {whose} RESET default_transaction_read_only", "ALTER SYSTEM RESET default_transaction_read_only"}:
+            ward.cluster.rows(one, options="-c default_transaction_read_only=off")
+        ward.cluster.reload()
+
+
+def test_a_role_that_may_write_where_its_database_says_otherwise_is_no_finding(ward):
+    ward.break_(
+        f"ALTER ROLE synapse IN DATABASE {ward.move.name} SET default_transaction_read_only = off",
+        f"ALTER DATABASE {ward.move.name} SET default_transaction_read_only = on",
+    )
+    ward.healthy()
 
 
 def test_a_setting_that_waits_for_a_restart_is_found(ward):
