@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -28,11 +29,18 @@ def template(tmp_path_factory, homeserver, any_cluster):
         yield found
 
 
+def filled(move, template, properties: str, *options: str) -> None:
+    """Make the database of ``move`` anew with ``properties``, words of CREATE DATABASE, and fill it from the ``template``."""
+    move.cluster.rows(f"DROP DATABASE {move.name}")
+    move.cluster.rows(f"CREATE DATABASE {move.name} OWNER {moves.USER} TEMPLATE template0 {properties}")
+    move.cluster.fill(move.name, template.name, *options)
+
+
 @pytest.fixture
 def wrong(tmp_path, template):
     """A Move whose database sorts as English does; what a rebuild leaves beside it goes with it."""
     with moves.prepared(tmp_path, template.server, template.cluster) as found:
-        template.pour_into(found, "ENCODING UTF8 LOCALE 'C.UTF-8' LOCALE_PROVIDER icu ICU_LOCALE 'en-US'")
+        filled(found, template, "ENCODING UTF8 LOCALE 'C.UTF-8' LOCALE_PROVIDER icu ICU_LOCALE 'en-US'")
         (tmp_path / "work").mkdir()
         yield found
         for suffix in ("before", "rebuilding", "given_back"):
@@ -247,6 +255,15 @@ def test_a_row_that_differs_ends_it_and_the_old_database_stays(wrong):
     assert databases(wrong) == {""} and locale(wrong)[0][2] == "i"
 
 
+def test_the_old_database_is_put_back_by_the_command_that_is_told_where_the_new_one_is_gone(wrong):
+    rebuild(wrong)
+    wrong.cluster.rows(f"DROP DATABASE {wrong.name}")
+    for state in ("given_back", "old_removed"):
+        [command] = re.findall("`([^`]+)`", refused(wrong, state=state))
+    wrong.cluster.rows(command)
+    assert databases(wrong) == {""} and locale(wrong)[0][2] == "i"
+
+
 @pytest.mark.parametrize("moment", range(KILLS))
 def test_a_kill_at_any_moment_leaves_the_old_or_the_new_and_the_next_run_ends_it(wrong, moment):
     before = contents(wrong)
@@ -265,7 +282,7 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new_and_the_next_run_ends_it
 
 def test_text_of_another_encoding_becomes_utf8(tmp_path, template):
     with moves.prepared(tmp_path, template.server, template.cluster) as found:
-        template.pour_into(found, "ENCODING LATIN1 LOCALE 'C'", "--schema-only")
+        filled(found, template, "ENCODING LATIN1 LOCALE 'C'", "--schema-only")
         (tmp_path / "work").mkdir()
         found.rows("INSERT INTO blocked_rooms VALUES ('!zoë:a', 'Größe')")
         result = rebuild(found)

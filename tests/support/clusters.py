@@ -86,6 +86,16 @@ class Cluster:
         while self.rows(f"SHOW {name}") == before and time.monotonic() < deadline:
             time.sleep(0.05)
 
+    def fill(self, name: str, source: str, *options: str) -> None:
+        """Pour into the database ``name`` what pg_dump takes of another one, ``source``."""
+        login = {"PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGUSER": ADMIN, "PGPASSWORD": ADMIN_PASSWORD}
+        found = {**os.environ, **login}
+        programs = self.installation.programs
+        with subprocess.Popen([programs / "pg_dump", *options, source], stdout=subprocess.PIPE, env=found) as dump:
+            words = [programs / "psql", "-Xqb", "-v", "ON_ERROR_STOP=1", "-1", name]
+            subprocess.run(words, stdin=dump.stdout, stdout=subprocess.DEVNULL, env=found, check=True)
+        assert dump.returncode == 0
+
     def log(self) -> str:
         """Return the server's log so far."""
         return (self.folder / "log").read_text(errors="replace")

@@ -68,18 +68,6 @@ class Move:
             connection.commit()
             return found
 
-    def pour_into(self, other: "Move", properties: str, *options: str) -> None:
-        """Make the database of ``other`` anew with ``properties``, words of CREATE DATABASE, and pour in what this holds."""
-        self.cluster.rows(f"DROP DATABASE {other.name}")
-        self.cluster.rows(f"CREATE DATABASE {other.name} OWNER {USER} TEMPLATE template0 {properties}")
-        login = {"PGHOST": "127.0.0.1", "PGPORT": str(self.cluster.port), "PGUSER": clusters.ADMIN}
-        found = {**os.environ, **login, "PGPASSWORD": clusters.ADMIN_PASSWORD}
-        programs = self.cluster.installation.programs
-        with subprocess.Popen([programs / "pg_dump", *options, self.name], stdout=subprocess.PIPE, env=found) as dump:
-            words = [programs / "psql", "-Xqb", "-v", "ON_ERROR_STOP=1", "-1", other.name]
-            subprocess.run(words, stdin=dump.stdout, stdout=subprocess.DEVNULL, env=found, check=True)
-        assert dump.returncode == 0
-
     def routine(self) -> None:
         """Run Synapse's own routine, without us; RuntimeError with its words when it fails."""
         words = ["--sqlite-database", self.source, "--postgres-config", self.config]

@@ -34,6 +34,7 @@ RUN = {
         "test_rights_that_the_task_may_not_take_away_are_taken_by_the_commands_that_are_told"
     ),
     "sed -i '/^ *allow_unsafe_locale: *true *$/d' {}": ("test_a_switch_for_a_wrong_locale_that_is_no_longer_needed_is_found"),
+    "ALTER DATABASE {} RENAME TO {}": "test_the_old_database_is_put_back_by_the_command_that_is_told_where_the_new_one_is_gone",
     "REVOKE ALL ON DATABASE {} FROM PUBLIC": (
         "test_rights_that_the_task_may_not_take_away_are_taken_by_the_commands_that_are_told"
     ),

@@ -280,7 +280,7 @@ def _require_no_duplicates(cursor: Cursor) -> None:
         raise Refusal(
             f"Rows are there that a unique index should keep apart: {listed(counts, 10)}.",
             "Which of them count is known: those of them that say the same, or the newest. Leave the others out by "
-            "resolve_duplicates: true (in the role: synapse_repair_resolve_duplicates: true); they are kept.",
+            "resolve_duplicates: true (in the role: synapse_database_resolve_duplicates: true); they are kept.",
             duplicates=counts,
         )
 

@@ -77,15 +77,15 @@ class _Mover(threading.Thread):
 
     def __init__(self, connection: Connection, statements: list[str]) -> None:
         super().__init__(daemon=True)
-        self._connection, self._statements = connection, statements
+        self._session, self._statements = connection, statements
         self.error: psycopg2.Error | None = None
 
     def run(self) -> None:
         try:
-            with self._connection.cursor() as cursor:
+            with self._session.cursor() as cursor:
                 for statement in self._statements:
                     cursor.execute(statement)
-            self._connection.commit()
+            self._session.commit()
         except psycopg2.Error as error:
             self.error = error
 
