@@ -190,8 +190,8 @@ def how_to_recreate(cursor: Cursor, name: str) -> str:
         ["pg_restore", "-e", "-d", dsn(name), "synapse.dump"],
     )
     return (
-        "If it is empty, drop it. Otherwise have the playbook matrixops.synapse_postgres.repair_collation make it anew; or stop Synapse, "
-        "and make it anew as the server's administrator, in a folder with room: "
+        "If it is empty, drop it. Otherwise have the playbook matrixops.synapse_postgres.repair_collation make it anew; or stop "
+        "Synapse, and make it anew as the server's administrator, in a folder with room: "
         + f"`{' && '.join(' '.join(map(shlex.quote, command)) for command in commands)}`."
     )
 
