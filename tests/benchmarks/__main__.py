@@ -6,6 +6,7 @@
     make bench ONLY=hba                            rules placed in a long pg_hba.conf
     make bench ONLY=move                           the move from SQLite, at three sizes
     make bench ONLY="move --sizes 1 5 --runs 3"    sizes in 100 000 rows; how often each step runs
+    make bench ONLY="rebuild --sizes 20 --runs 3"  a database in a wrong locale made anew, of 20 x 100 000 rows
     make bench ONLY=tuning                         Synapse's load with PostgreSQL's defaults and with our settings
     make bench ONLY="tuning --memory 1 4 --seconds 50 --rounds 2 --scale 1"
                                                    GB of memory; how long and how often; 1 is some 2 GB of data
@@ -27,7 +28,7 @@ from support import ordinary
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__.splitlines()[0])
-    parser.add_argument("only", nargs="?", choices=["no_op", "hba", "move", "tuning"])
+    parser.add_argument("only", nargs="?", choices=["no_op", "hba", "move", "rebuild", "tuning"])
     parser.add_argument("--sizes", nargs="+", type=int, metavar="SIZE", default=[1, 5, 20])
     parser.add_argument("--runs", type=int, metavar="RUNS", default=3, help="how often each step runs")
     parser.add_argument("--memory", nargs="+", type=int, metavar="GB", default=[1, 4])
@@ -70,6 +71,9 @@ def measure(folder: pathlib.Path, wish: argparse.Namespace) -> int:
     if wish.only in (None, "move"):
         words = ["--sizes", *map(str, wish.sizes), "--runs", str(wish.runs)]
         status |= _by(programs, "move.py", folder, tools.synapse(folder, ordinary.ROOT), *words)
+    if wish.only in (None, "rebuild"):
+        words = ["--size", str(max(wish.sizes)), "--runs", str(wish.runs)]
+        status |= _by(programs, "rebuild.py", folder, tools.synapse(folder, ordinary.ROOT), *words)
     if wish.only in (None, "tuning"):
         words = ["--memory", *map(str, wish.memory), "--rounds", str(wish.rounds)]
         words += ["--seconds", str(wish.seconds), "--scale", str(wish.scale)]

@@ -13,11 +13,8 @@ import time
 import pytest
 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._repair import resolution
-from support import conversation, modules
+from support import conversation, faults, modules
 from support import move as moves
-
-# How many times a rebuild is killed; `make faults` has more.
-KILLS = int(os.environ.get("FAULTS", "4"))
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +261,7 @@ def test_the_old_database_is_put_back_by_the_command_that_is_told_where_the_new_
     assert databases(wrong) == {""} and locale(wrong)[0][2] == "i"
 
 
-@pytest.mark.parametrize("moment", range(KILLS))
+@pytest.mark.parametrize("moment", range(faults.TIMES))
 def test_a_kill_at_any_moment_leaves_the_old_or_the_new_and_the_next_run_ends_it(wrong, moment):
     before = contents(wrong)
     chance = random.Random()

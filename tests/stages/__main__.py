@@ -86,7 +86,7 @@ def integration() -> None:
 def faults() -> None:
     """What may befall a move, at 20 random moments for each kind; the stage integration has a few of each."""
     machine.servers()
-    tests = [f"tests/integration/test_{name}.py" for name in ("faults", "engines", "killed_modules")]
+    tests = [f"tests/integration/test_{name}.py" for name in ("faults", "engines", "killed_modules", "database_rebuild")]
     many = {**machine.environment(), "FAULTS": "20"}
     machine.run("pytest", *_SIDE_BY_SIDE, "--durations", "20", *tests, timeout=3600, env=many)
 
