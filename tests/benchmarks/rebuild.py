@@ -94,9 +94,8 @@ def show(rows: int, rebuilt: list[measured.Measured], restored: list[float]) -> 
     parts = rebuilt[-1].result["seconds"]
     print("of the last run: " + ", ".join(f"{part} {seconds} s" for part, seconds in parts.items()))
     print(f"left out: {rebuilt[-1].result['removed']}, compared: {rebuilt[-1].result['rows']} rows")
-    print(
-        f"ratio of the medians, made anew and proved to dumped and restored: {statistics.median(ours) / statistics.median(theirs):.2f}"
-    )
+    ratio = statistics.median(ours) / statistics.median(theirs)
+    print(f"ratio of the medians, made anew and proved to dumped and restored: {ratio:.2f}")
     print(f"memory at the peak of all our processes: {max(found.memory['ours'] for found in rebuilt) >> 20} MiB", flush=True)
 
 

@@ -197,3 +197,31 @@ def test_a_table_of_another_programs_beside_synapses_was_taken_for_one_of_synaps
     assert looked["problems"] == [] and looked["schema_version"] == 93, looked
     assert "public.samples in " in str(looked["warnings"]), looked
     assert "failed" not in run("synapse_sequences", as_synapse(any_cluster, name))
+
+
+def test_repaired_whoever_owns_what_is_synapses_and_nothing_else(run, any_cluster, restored):
+    name = restored(OLD)
+    any_cluster.rows(f"ALTER TABLE users OWNER TO {quoted(OLDER)}", dbname=name)
+    any_cluster.rows("CREATE TABLE samples (x int)", dbname=name)
+    any_cluster.rows(f"ALTER DATABASE {quoted(name)} OWNER TO {clusters.ADMIN}")
+    asked = {**any_cluster.login, "name": name, "user": SYNAPSE}
+    foretold = run("synapse_ownership", asked, check=True)
+    assert foretold["changed"] and {OLD, OLDER} <= owners(any_cluster, name)
+    done = run("synapse_ownership", asked)
+    assert done["adopted"] == foretold["adopted"] and done["diff"] == foretold["diff"], done
+    assert {"TABLE public.users", f"DATABASE {quoted(name)}", "TABLE public.schema_version"} <= set(done["adopted"])
+    assert owners(any_cluster, name) == {SYNAPSE, clusters.ADMIN} and "public.samples" in str(done["warnings"])
+    assert any_cluster.rows("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = %s", name) == [(SYNAPSE,)]
+    again = run("synapse_ownership", asked)
+    assert not again["changed"] and again["adopted"] == []
+
+
+def test_one_who_may_not_repair_all_of_it_repairs_nothing(run, any_cluster, restored):
+    name = restored(OLD)
+    any_cluster.rows(f"ALTER TABLE users OWNER TO {quoted(OLDER)}", dbname=name)
+    any_cluster.rows(f"GRANT {quoted(OLD)} TO {quoted(SYNAPSE)}")
+    any_cluster.rows(f"REVOKE {quoted(OLD)} FROM {quoted(SYNAPSE)}; GRANT {quoted(SYNAPSE)} TO {quoted(OLD)}")
+    asked = {**as_synapse(any_cluster, name), "login_user": OLD, "name": name, "user": SYNAPSE}
+    refused = run("synapse_ownership", asked)
+    assert "may not give away what belongs to 'older-one'" in refused["msg"] and owners(any_cluster, name) == {OLD, OLDER}
+    assert "has no role 'nobody'" in run("synapse_ownership", {**asked, "user": "nobody"})["msg"]

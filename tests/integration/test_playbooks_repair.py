@@ -44,3 +44,16 @@ def test_a_synapse_that_refuses_to_start_for_its_sequences_starts_after_the_repa
     assert again.changed == 0 and not again.missing("Nothing to mend")
     site.server.start()
     conversation.wait_for(site.server.url)
+
+
+def test_tables_that_belong_to_somebody_else_are_given_to_synapse(site):
+    site.rows(f"CREATE ROLE {site.name}_old")
+    try:
+        site.rows(f"ALTER TABLE events OWNER TO {site.name}_old")
+        assert not site.play("repair_ownership", "--check").missing("TABLE public.events")
+        assert not site.play("repair_ownership").missing("TABLE public.events")
+        assert site.rows("SELECT tableowner FROM pg_tables WHERE tablename = 'events'") == [(site.name,)]
+        again = site.play("repair_ownership")
+        assert again.changed == 0 and not again.missing("Nothing to mend")
+    finally:
+        site.rows(f"REASSIGN OWNED BY {site.name}_old TO {site.name}; DROP ROLE {site.name}_old")

@@ -211,6 +211,41 @@ def present(server: Server, name: str, role: str, former: str | None, check_mode
     return {"changed": bool(adopted), "adopted": adopted, "diff": diff if adopted else {}, "warnings": warnings}
 
 
+def repaired(server: Server, name: str, role: str, check_mode: bool) -> dict:
+    """Give all that is Synapse's for certain in the database ``name``, and the database itself, to ``role``.
+
+    Return ``{changed, adopted, diff, warnings}`` for the module synapse_ownership; Refusal, with nothing changed, where the
+    connected role may not.
+    """
+    with server.within(name, autocommit=True) as cursor:
+        if not _is_there(cursor, role):
+            raise Refusal(f"The server has no role {role!r}.", "Correct the name, or have the playbook site make it.")
+        owners = [owner for owner, objects in _foreign(cursor, role).items() if _are_synapses(objects)]
+        before = {owner: _adopt(cursor, owner, role, check_mode=True) for owner in owners}
+        owner = database.current(cursor).owner
+        if owner != role:
+            before.setdefault(str(owner), []).append(f"DATABASE {sql.Identifier(name).as_string(cursor)}")
+        if not check_mode:
+            for former in owners:
+                _adopt(cursor, former, role, check_mode=False)
+            if owner != role:
+                cursor.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(sql.Identifier(name), sql.Identifier(role)))
+        warnings = beside(cursor, role) if not check_mode or not owners else []
+    adopted = [words for objects in before.values() for words in objects]
+    after = {**{former: [] for former in before}, role: adopted}
+    return {
+        "changed": bool(adopted),
+        "adopted": adopted,
+        "diff": {"before": {**before, role: []}, "after": after} if adopted else {},
+        "warnings": warnings,
+    }
+
+
+def _is_there(cursor: Cursor, role: str) -> bool:
+    cursor.execute("SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = %s", (role,))
+    return cursor.fetchone() is not None
+
+
 def _adopt(cursor: Cursor, former: str, role: str, check_mode: bool) -> list[str]:
     """Give what ``former`` owns in Synapse's schemas to ``role``, all or nothing; return it as words of ALTER with names.
 
