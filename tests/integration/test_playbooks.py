@@ -102,6 +102,7 @@ def test_a_homeserver_on_sqlite_is_prepared_then_moved_and_then_left_alone(site,
     assert not site.play("port").missing("This homeserver lives on PostgreSQL now", "rows were compared, and are equal")
     assert site.old.read_bytes() == before
     require_all_there(site, said, [])
+    conversation.require_found(site.server.url, said)
     assert site.play("site").changed == site.play("port").changed == 0
 
     report = reported(site)

@@ -4,10 +4,11 @@
 import html
 import json
 import re
+import time
 
 import pytest
 
-from support import clusters, playbooks, ward
+from support import clusters, conversation, playbooks, ward
 
 # What the throwaway server lacks on purpose.
 SKIP = {"synapse_doctor_skip": [name for name in ward.LACKING if name in ward.names()]}
@@ -23,6 +24,9 @@ def site(tmp_path_factory, homeserver):
         made.server.start()
         made.play("site")
         made.play("port")
+        conversation.require_found(made.server.url, homeserver[1])
+        while made.rows("SELECT 1 FROM background_updates"):
+            time.sleep(0.2)
         made.rows("ANALYZE")
         yield made
         made.close()

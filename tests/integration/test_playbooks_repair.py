@@ -46,6 +46,15 @@ def test_a_synapse_that_refuses_to_start_for_its_sequences_starts_after_the_repa
     conversation.wait_for(site.server.url)
 
 
+def test_an_empty_user_directory_is_made_by_a_restarted_synapse(site, homeserver):
+    assert not site.play("repair_user_directory").missing("Nothing to mend")
+    site.rows("TRUNCATE user_directory, user_directory_search; UPDATE user_directory_stream_pos SET stream_id = NULL")
+    assert not site.play("repair_user_directory", "--check").missing("3 users would be added (check mode)")
+    assert not site.play("repair_user_directory").missing("3 users are being added")
+    conversation.require_found(site.server.url, homeserver[1])
+    assert not site.play("repair_user_directory").missing("Nothing to mend")
+
+
 def test_tables_that_belong_to_somebody_else_are_given_to_synapse(site):
     site.rows(f"CREATE ROLE {site.name}_old")
     try:

@@ -78,6 +78,17 @@ def quoted(text: str) -> str:
     return urllib.parse.quote(text, safe="")
 
 
+def require_found(url: str, said: dict, seconds: float = 60) -> None:
+    """Wait until the search for users finds one of those who ``said`` something to another; Unlike if it does not in time."""
+    (user, noted), (other, _noted) = list(said["users"].items())[:2]
+    person, deadline = Homeserver(url).logged_in(user, noted["password"]), time.monotonic() + seconds
+    wanted = {"search_term": other.split(":")[0].lstrip("@")}
+    while other not in {found["user_id"] for found in person.ask("POST", f"{CLIENT}/user_directory/search", wanted)["results"]}:
+        if time.monotonic() > deadline:
+            raise Unlike(f"{other} is not found after {seconds:.0f} s")
+        time.sleep(0.5)
+
+
 def wait_for(url: str, seconds: float = 120) -> None:
     """Wait until the homeserver answers; Unlike if it does not in time."""
     deadline = time.monotonic() + seconds

@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import sqlite3
 import subprocess
+import time
 import uuid
 
 import yaml
@@ -83,6 +84,13 @@ class Move:
             yield self.server.url
         finally:
             self._run(self.server.python, "-m", "synapse._scripts.synctl", "stop", config)
+
+    def settle(self, seconds: float = 120) -> None:
+        """Wait until the Synapse that runs on PostgreSQL has done its background updates."""
+        deadline = time.monotonic() + seconds
+        while self.rows("SELECT 1 FROM background_updates"):
+            assert time.monotonic() < deadline, self.rows("SELECT update_name FROM background_updates")
+            time.sleep(0.1)
 
     def _configured(self, name: str, engine: str, args: dict) -> pathlib.Path:
         """Write the server's configuration with another database to the file ``name``; return its path."""

@@ -40,6 +40,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._doctor
     server_version,
     statistics,
     unsafe_locale_allowed,
+    user_directory,
     wraparound,
 )
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
@@ -70,6 +71,7 @@ CHECKS: tuple[Check, ...] = (
     sequences.CHECK,
     indexes.CHECK,
     background_updates.CHECK,
+    user_directory.CHECK,
     idle_in_transaction.CHECK,
     blocked_sessions.CHECK,
     prepared_transactions.CHECK,

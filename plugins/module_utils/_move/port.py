@@ -62,6 +62,8 @@ def port(params: dict, check_mode: bool) -> dict:
         target_checks.require_home(cursor)
         with move_lock.only_one(cursor, target.dbname):
             target_checks.require_synapses(cursor, config.server_name)
+            if not check_mode:
+                target_checks.take_back_queued(cursor)
             if target_checks.is_finished(cursor, source.stamp()):
                 return {"changed": False, "finished": True}
             target_checks.require_only_ported(cursor, source)

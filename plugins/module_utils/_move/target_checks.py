@@ -18,7 +18,7 @@ from ansible_collections.matrixops.synapse_postgres.plugins.module_utils import 
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._access import database, ownership
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._compare.rules import Rules
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._errors import Refusal
-from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import record, watermarks
+from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._move import record, user_directory, watermarks
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._sqlite.source import Source, tables
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._types import Cursor, only_row
 from ansible_collections.matrixops.synapse_postgres.plugins.module_utils._words import identifier
@@ -115,6 +115,15 @@ def require_only_ported(cursor: Cursor, source: Source) -> None:
             "If Synapse lives on PostgreSQL already, there is nothing to do. To port another SQLite file, "
             "give it a new database.",
         )
+
+
+def take_back_queued(cursor: Cursor) -> None:
+    """Remove what a switch to the target queued for Synapse, where that was cut short before Synapse wrote to it."""
+    recorded = record.read(cursor)
+    if not recorded or recorded.status != "ported" or recorded.restored or not _exists(cursor, "background_updates"):
+        return
+    if user_directory.take_back(cursor, check_mode=True) and not _written_since(cursor, recorded.last_transaction):
+        user_directory.take_back(cursor, check_mode=False)
 
 
 def require_same_rows(cursor: Cursor, source: Source, append_only: Iterable[str]) -> None:
@@ -249,9 +258,14 @@ def _written_since(cursor: Cursor, last_transaction: int | None) -> list[str]:
     if last_transaction is None or only_row(cursor)[0] - last_transaction >= 1 << 31:
         return ["more transactions than can be told apart"]
     cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
-    later = sql.SQL("SELECT {} WHERE EXISTS (SELECT FROM public.{} WHERE age(xmin) < age({}::text::xid))")
+    later = sql.SQL("SELECT {} WHERE EXISTS (SELECT FROM public.{} WHERE age(xmin) < age({}::text::xid) AND NOT ({}))")
     number = sql.Literal(last_transaction % (1 << 32))
-    parts = [later.format(sql.Literal(f"new rows in {name}"), sql.Identifier(name), number) for (name,) in cursor.fetchall()]
+    # A switch to the target that was cut short before Synapse started leaves these, which are ours.
+    ours = {"background_updates": sql.SQL(user_directory.UNTOUCHED)}
+    parts = [
+        later.format(sql.Literal(f"new rows in {name}"), sql.Identifier(name), number, ours.get(name, sql.SQL("false")))
+        for (name,) in cursor.fetchall()
+    ]
     if not parts:
         return []
     cursor.execute(sql.SQL(" UNION ALL ").join(parts))

@@ -13,8 +13,11 @@ def template(tmp_path_factory, homeserver, cluster):
     """A Move that the official routine made, the template of every test's database; its role ends with the module."""
     with moves.prepared(tmp_path_factory.mktemp("doctor"), homeserver[0], cluster) as found:
         found.routine()
+        for module in ("synapse_sequences", "synapse_user_directory"):
+            assert not modules.run(module, found.login).get("failed")
+        with found.synapse():
+            found.settle()
         found.rows("ANALYZE")
-        assert not modules.run("synapse_sequences", found.login).get("failed")
         yield found
 
 

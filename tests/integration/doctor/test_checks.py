@@ -218,6 +218,17 @@ def test_background_updates_that_are_pending_are_named(ward):
     assert "an_update" in finding["found"] and finding["severity"] == "notice"
 
 
+def test_a_user_directory_that_a_move_left_empty_is_found_and_synapse_makes_it_after_the_command(ward):
+    ward.break_("TRUNCATE user_directory, user_directory_search", "UPDATE user_directory_stream_pos SET stream_id = NULL")
+    [finding] = ward.only("user_directory")
+    ward.heal(finding["remedy"])
+    with ward.move.synapse():
+        ward.move.settle()
+    assert ward.move.rows("SELECT count(*) > 0 FROM user_directory") == [(True,)]
+    ward.break_("ANALYZE")
+    ward.healthy()
+
+
 def test_old_rows_are_found_and_frozen_by_the_command(ward):
     limits = {"wraparound": {"warning": 5000}}
     for _round in range(60):
