@@ -170,6 +170,8 @@ def test_rows_that_a_broken_index_let_in_are_listed_and_left_out_when_told_to_an
         kept = [json.loads(line)["row"] for line in stream]
     assert os.stat(result["removed_file"]).st_mode & 0o777 == 0o600
     assert [row["user_agent"] for row in kept if "user_agent" in row] == ["old"]
+    looked = modules.run("synapse_database_info", wrong.login)
+    assert looked["problems"] == [], looked
     in_database = [row for (row,) in wrong.rows("SELECT row FROM synapse_postgres.removed_rows")]
     shown = [sorted(json.dumps(row, sort_keys=True) for row in rows) for rows in (in_database, kept)]
     assert shown[0] == shown[1]

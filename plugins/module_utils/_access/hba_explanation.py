@@ -25,7 +25,7 @@ _PASSWORDS = {
 
 
 def explain(entry: Entry | None, path: str, connection: Connection, stored: str) -> str:
-    """Return why ``connection`` is not let in and what to change, in sentences, where ``entry`` of the file at ``path`` decides.
+    """Return why ``connection`` is not let in, in sentences, where ``entry`` of the file at ``path`` decides.
 
     ``stored`` is how the password is: scram-sha-256, md5, plain, none, expired or unreadable; nologin where it is of no use.
     """
@@ -37,11 +37,11 @@ def explain(entry: Entry | None, path: str, connection: Connection, stored: str)
         line = " ".join(hba.masked(entry.line.raw).split())
         found = f"Line {entry.line.number} of {entry.path} ({line}) {'decides' if entry.sure else 'may decide'} about {who}"
         found += f" and {'rejects it' if entry.rule.method == 'reject' else f'asks for {entry.rule.method}'}."
-    return f"{found} {_PASSWORDS[stored] if connection.roles else 'There is no such role.'} {_remedy(entry, connection, stored)}"
+    return f"{found} {_PASSWORDS[stored] if connection.roles else 'There is no such role.'}"
 
 
-def _remedy(entry: Entry | None, connection: Connection, stored: str) -> str:
-    """Return the sentence that says what to change."""
+def remedy(entry: Entry | None, connection: Connection, stored: str) -> str:
+    """Return the sentence that says what to change; the arguments are those of explain()."""
     if not connection.roles:
         return "Make the role (module postgres_role)."
     if stored == "nologin":

@@ -59,8 +59,42 @@ def roles(cursor: Cursor, user: str) -> frozenset[str]:
     return frozenset(name for (name,) in cursor.fetchall())
 
 
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """The ``entry`` that decides about a connection, None for none, ``path`` of pg_hba.conf, and how the password is ``stored``.
+
+    ``not_in_force`` says, in sentences, why the server does not go by its files. ``stored`` is as in hba_explanation.explain().
+    """
+
+    entry: hba_match.Entry | None
+    path: str
+    connection: hba_match.Connection
+    stored: str
+    not_in_force: list[str]
+
+    @property
+    def found(self) -> str:
+        """How the connection is decided about, in sentences."""
+        return " ".join([*self.not_in_force, hba_explanation.explain(self.entry, self.path, self.connection, self.stored)])
+
+    @property
+    def remedy(self) -> str:
+        """The sentence that says what lets it in."""
+        return hba_explanation.remedy(self.entry, self.connection, self.stored)
+
+
 def explain(server: Server, params: dict) -> dict:
-    """Return the result of the module postgres_hba_info, whose ``params`` these are.
+    """Return the result of the module postgres_hba_info, whose ``params`` these are; see decide()."""
+    found = decide(server, params)
+    return {
+        "decides": found.entry and _described(found.entry),
+        "password": found.stored if found.connection.roles else None,
+        "explanation": f"{found.found} {found.remedy}",
+    }
+
+
+def decide(server: Server, params: dict) -> Decision:
+    """Return the Decision about the connection of ``params`` (database, user, address, encryption).
 
     Raises Refusal where the connected role may not read the server's files.
     """
@@ -74,13 +108,8 @@ def explain(server: Server, params: dict) -> dict:
     if entry and not entry.sure and connection.networks is not None:
         connection = dataclasses.replace(connection, name=host_addresses.client_name(connection.address))
         entry = hba_match.first_match(found, connection, regex_search(cursor))
-    stored = _password_state(cursor, connection.user)
-    explanation = hba_explanation.explain(entry, path, connection, stored)
-    return {
-        "decides": entry and _described(entry),
-        "password": stored if connection.roles else None,
-        "explanation": " ".join([*_not_in_force(cursor, [path, *(each.path for each in found)]), explanation]),
-    }
+    paths = [path, *(each.path for each in found)]
+    return Decision(entry, path, connection, _password_state(cursor, connection.user), _not_in_force(cursor, paths))
 
 
 def _connection_of(cursor: Cursor, params: dict, ssl: bool) -> hba_match.Connection:

@@ -312,15 +312,17 @@ def _keep_removals(folder: str, removals: list[resolution.Removal]) -> str:
 
 
 def _keep_in_database(server: Server, names: Names, removals: list[resolution.Removal]) -> None:
-    """Keep the rows that are left out in the new database as well, in a schema of ours that only the administrator reads."""
+    """Keep the rows that are left out in the new database as well, in our schema there, which is the database's owner's."""
     if not removals:
         return
     with server.within(names.making) as cursor:
-        cursor.execute("CREATE SCHEMA IF NOT EXISTS synapse_postgres")
+        owner = identifier(str(database.current(cursor).owner))
+        cursor.execute(f"CREATE SCHEMA IF NOT EXISTS synapse_postgres AUTHORIZATION {owner}")
         cursor.execute(
             "CREATE TABLE IF NOT EXISTS synapse_postgres.removed_rows"
             " (removed_at timestamptz DEFAULT now(), table_name text, index_name text, row jsonb)"
         )
+        cursor.execute(f"ALTER TABLE synapse_postgres.removed_rows OWNER TO {owner}")
         cursor.executemany(
             "INSERT INTO synapse_postgres.removed_rows (table_name, index_name, row) VALUES (%s, %s, %s)",
             [(one.table, one.index, one.row) for one in removals],

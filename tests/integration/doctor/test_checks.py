@@ -17,6 +17,21 @@ BROKEN = {
     "ownership": (["CREATE ROLE {name}_other", "ALTER TABLE events OWNER TO {name}_other"], "critical", {}),
     "password": (["ALTER ROLE synapse VALID UNTIL '2020-01-01'"], "critical", {}),
     "connection_limit": (["ALTER DATABASE {name} CONNECTION LIMIT 3"], "critical", {}),
+    "search_path": (["ALTER ROLE synapse IN DATABASE {name} SET search_path = '$user', other"], "critical", {}),
+    "dead_rows": (
+        [
+            "DO $$ BEGIN INSERT INTO user_ips SELECT '@a:a', 't', 'd', i::text, 'a', i FROM generate_series(1, 60000) i;"
+            " ROLLBACK; END $$",
+            "SELECT pg_stat_force_next_flush(), pg_sleep(0.5)",
+        ],
+        "warning",
+        {},
+    ),
+    "unvalidated_constraints": (
+        ["ALTER TABLE users ADD CONSTRAINT named CHECK (name IS NOT NULL) NOT VALID"],
+        "warning",
+        {},
+    ),
     "autovacuum": (["ALTER TABLE events SET (autovacuum_enabled = off)"], "warning", {}),
     "statistics": (["DELETE FROM pg_statistic WHERE starelid = 'event_json'::regclass"], "warning", {}),
     "sequences": (
@@ -229,6 +244,72 @@ def test_a_user_directory_that_a_move_left_empty_is_found_and_synapse_makes_it_a
     ward.healthy()
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("host all synapse 127.0.0.1/32 reject", "rejects it"),
+        ("host {name} synapse samehost ident", "asks for ident"),
+        ("hostnossl all +synapse 127.0.0.0/8 scram-sha-256", ""),
+    ],
+)
+def test_the_line_that_keeps_synapse_out_is_found_where_it_stands(ward, line, words):
+    path = ward.cluster.data / "pg_hba.conf"
+    before = path.read_text()
+    path.write_text(f"{line.format(name=ward.move.name)}\n{before}")
+    try:
+        ward.cluster.reload()
+        if words:
+            [finding] = ward.only("hba_rule")
+            assert f"Line 1 of {path}" in finding["found"] and words in finding["found"] and "Put the rule" in finding["remedy"]
+    finally:
+        path.write_text(before)
+        ward.cluster.reload()
+    ward.healthy()
+
+
+def test_a_password_that_is_stored_for_another_method_is_found(ward):
+    ward.cluster.rows(
+        f"SET password_encryption = 'md5'; ALTER ROLE synapse PASSWORD '{moves.PASSWORD.replace(chr(39), chr(39) * 2)}'"
+    )
+    try:
+        [finding] = ward.only("hba_rule")
+        assert "md5" in finding["found"] and "scram-sha-256" in finding["found"] and "Set the password" in finding["remedy"]
+    finally:
+        ward.cluster.rows("ALTER ROLE synapse PASSWORD %s", moves.PASSWORD)
+    ward.healthy()
+
+
+def test_tables_that_hide_synapses_are_found(ward):
+    ward.break_("CREATE SCHEMA AUTHORIZATION synapse", "CREATE VIEW synapse.users AS SELECT 1 AS a")
+    [finding] = ward.only("search_path")
+    assert "'synapse', in which" in finding["found"]
+    ward.heal(finding["remedy"])
+    ward.healthy()
+
+
+def test_what_a_move_and_a_repair_left_is_found_and_taken_away_by_the_commands(ward):
+    name, limits = ward.move.name, {"leftovers": {"notice": 1}}
+    ward.cluster.rows(f"CREATE DATABASE {name}_before")
+    try:
+        comment = (
+            f"COMMENT ON DATABASE {name}_before IS 'matrixops.synapse_postgres: kept as it was until 2020-01-01, when it was'"
+        )
+        ward.cluster.rows(comment)
+        ward.break_(
+            "CREATE TABLE IF NOT EXISTS port_from_sqlite3 (a int)",
+            "CREATE SCHEMA synapse_postgres AUTHORIZATION synapse"
+            " CREATE TABLE sums (a int) CREATE TABLE move (status text, ported_at timestamptz)",
+            "INSERT INTO synapse_postgres.move VALUES ('ported', '2020-01-01')",
+        )
+        findings = ward.only("leftovers", limits=limits)
+        assert len(findings) == 2 and f"{name}_before" in findings[0]["found"] and "port_from_sqlite3" in findings[1]["found"]
+        for finding in findings:
+            ward.heal(finding["remedy"])
+        ward.healthy(limits=limits)
+    finally:
+        ward.cluster.rows(f"DROP DATABASE IF EXISTS {name}_before")
+
+
 def test_old_rows_are_found_and_frozen_by_the_command(ward):
     limits = {"wraparound": {"warning": 5000}}
     for _round in range(60):
@@ -265,6 +346,8 @@ def test_a_session_that_waits_for_a_lock_is_found_and_freed(ward):
             assert str(holder.info.backend_pid) in finding["found"]
             ward.heal(finding["remedy"])
         finally:
+            with contextlib.suppress(Exception):  # the command has ended it
+                holder.rollback()
             thread.join(20)
     ward.healthy(limits=limits)
 

@@ -33,6 +33,25 @@ def test_a_prepared_transaction_is_found_and_rolled_back_by_the_command(own):
     own.healthy(limits=limits)
 
 
+def test_a_damaged_page_is_found_once_the_server_has_read_it(tmp_path, homeserver):
+    with clusters.running(clusters.installations()[0], "--data-checksums") as cluster:
+        with moves.prepared(tmp_path, homeserver[0], cluster) as found:
+            damaged = Ward(found)
+            found.rows("CREATE TABLE lost AS SELECT generate_series(1, 1000) AS a")
+            damaged.healthy()
+            [(place,)] = found.rows("SELECT pg_relation_filepath('lost')")
+            cluster.stop()
+            with (cluster.data / place).open("r+b") as stream:
+                stream.seek(4000)
+                stream.write(b"something else")
+            cluster.start()
+            with pytest.raises(Exception, match="invalid page"):
+                found.rows("SELECT sum(a) FROM lost")
+            time.sleep(0.5)
+            [finding] = damaged.only("checksum_failures")
+            assert finding["severity"] == "critical" and found.name in finding["found"]
+
+
 def test_archiving_that_fails_is_found_and_well_again_by_itself_once_it_works(tmp_path, homeserver):
     settings = "archive_mode = on\narchive_command = 'false'"
     with clusters.running(clusters.installations()[0], settings=settings) as cluster:

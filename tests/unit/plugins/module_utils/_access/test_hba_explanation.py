@@ -44,6 +44,6 @@ def test_what_somebody_who_was_not_let_in_is_told(line, stored, change, words):
     connection = dataclasses.replace(TLS, **change)
     files = hba_match.Files(160000, lambda _path: line, lambda _folder: [])
     entry = hba_match.first_match(hba_match.entries(HOST, files), connection, None)
-    told = hba_explanation.explain(entry, HOST, connection, stored)
+    told = f"{hba_explanation.explain(entry, HOST, connection, stored)} {hba_explanation.remedy(entry, connection, stored)}"
     assert [word for word in words if word not in told] == [], told
     assert "hunter2" not in told
