@@ -10,4 +10,4 @@ from ansible_collections.matrixops.synapse_postgres.plugins.plugin_utils import 
 class ActionModule(_live.LiveAction):
     """Shows how far the module synapse_database_rebuild is while it runs."""
 
-    PROGRESS_OF = "folder"
+    PROGRESS_OF, FILE = "folder", "rebuild"

@@ -47,7 +47,7 @@ options:
     description:
       - Absolute path of a folder that the user of the task may write to, for the dump of the schema and the rows that are left
         out.
-      - How far it is can be read in C(<folder>.progress.json) while it runs.
+      - How far it is can be read in C(rebuild.progress.json) there while it runs.
     type: path
     required: true
   resolve_duplicates:

@@ -45,7 +45,7 @@ _POLL_AT_MOST = 10
 _OUT_OF_REACH = 600
 _LONGEST = 30 * 86400
 
-_INTERRUPTED = "Interrupted. What is ported stays ported; run the playbook again and it goes on."
+_INTERRUPTED = "Interrupted. Nothing is lost; run the playbook again and it goes on."
 
 
 class _DeferredSignals:
@@ -78,9 +78,9 @@ class _DeferredSignals:
 
 
 class LiveAction(ActionBase):
-    """The action of a module that writes its progress beside the file that its option PROGRESS_OF names."""
+    """The action of a module that writes its progress beside the file that its option PROGRESS_OF names, or FILE in there."""
 
-    PROGRESS_OF = "sqlite_database"
+    PROGRESS_OF, FILE = "sqlite_database", ""
 
     _supports_async = True
 
@@ -158,7 +158,8 @@ class LiveAction(ActionBase):
         finally:
             self._task.async_val = 0
         if started.get("ansible_job_id") and started.get("results_file"):
-            return _background.Job(started, str(self._task.args.get(self.PROGRESS_OF)), launched)
+            path = os.path.join(str(self._task.args.get(self.PROGRESS_OF)), self.FILE).rstrip("/")
+            return _background.Job(started, path, launched)
         if interrupted.received:
             raise KeyboardInterrupt
         return None

@@ -2,6 +2,7 @@
 """The playbook repair_collation on a real homeserver whose database sorts otherwise than C."""
 
 import contextlib
+import json
 
 import pytest
 import yaml
@@ -70,6 +71,7 @@ def test_a_homeserver_whose_database_sorts_wrong_is_put_right_and_runs(wrong):
         -3000:
     ]
     conversation.wait_for(site.server.url, 2)
+    assert json.loads((site.folder / "work" / "rebuild.progress.json").read_text())["step"] == "compare"
     assert site.rows("SELECT datcollate FROM pg_database WHERE datname = current_database()") == [("C",)]
     assert site.play("repair_collation").changed == 0
     dropped = site.play("repair_collation", "-e", "synapse_repair_old_removed=true")

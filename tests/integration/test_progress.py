@@ -25,7 +25,7 @@ for n in $(seq 1 {seconds}0); do
 done
 """
 _LINE = re.compile(r"here: port: chatter [\d,]+/[\d,]+, [\d,]+ of [\d,]+ rows, \d+ %, [\d,]+ rows/s, about \d+ (s|min) left")
-INTERRUPTED = "Interrupted. What is ported stays ported; run the playbook again and it goes on."
+INTERRUPTED = "Interrupted. Nothing is lost; run the playbook again and it goes on."
 
 
 @pytest.fixture

@@ -191,7 +191,7 @@ def _drop_making(cursor: Cursor, names: Names) -> None:
 def _stage(folder: str, step: str, result: dict[str, Any], unit: str) -> Iterator[filling.Tell]:
     """Yield what tells of a stage how far it is, and note the seconds that it took."""
     begun = time.monotonic()
-    with _progress.Progress(f"{folder}.progress.json", step, unit) as progress:
+    with _progress.Progress(os.path.join(folder, "rebuild.progress.json"), step, unit) as progress:
         yield progress.tell
     result["seconds"][step] = round(time.monotonic() - begun, 1)
 
