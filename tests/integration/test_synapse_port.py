@@ -169,16 +169,16 @@ def test_a_target_that_was_emptied_is_ported_again(run, move, homeserver):
 
 
 def test_a_switch_that_was_cut_short_before_synapse_started_is_gone_on_with(run, move):
-    port, verify = (lambda: run("synapse_port", move.options)), {"sqlite_database": str(move.source), **move.login}
-    assert port()["finished"]
+    verify = {"sqlite_database": str(move.source), **move.login}
+    assert run("synapse_port", move.options)["finished"]
     queued = run("synapse_user_directory", move.login)
     assert queued["changed"] and queued["users"] == 3 and not run("synapse_user_directory", move.login)["changed"]
-    again = port()
+    again = run("synapse_port", move.options)
     assert again["finished"] and not again["changed"] and not move.rows("SELECT 1 FROM background_updates")
     assert run("synapse_port_verify", verify)["equal"]
     assert run("synapse_user_directory", move.login)["changed"]
     move.lite("UPDATE users SET password_hash = 'other'")
-    assert port()["changed"] and run("synapse_port_verify", {**verify, "carry_changes": True})["equal"]
+    assert run("synapse_port", move.options)["changed"] and run("synapse_port_verify", {**verify, "carry_changes": True})["equal"]
     assert run("synapse_user_directory", move.login)["changed"]
     assert run("synapse_user_directory", {**move.login, "state": "taken_back"}, check=True)["changed"]
     assert run("synapse_user_directory", {**move.login, "state": "taken_back"})["changed"]

@@ -96,7 +96,7 @@ def test_a_default_that_keeps_synapse_from_writing_is_found_wherever_it_stands(w
         time.sleep(0.2)
         ward.healthy()
     finally:
-        for one in {f"ALTER {whose} RESET default_transaction_read_only", "ALTER SYSTEM RESET default_transaction_read_only"}:
+        for one in (f"ALTER {whose} RESET default_transaction_read_only", "ALTER SYSTEM RESET default_transaction_read_only"):
             ward.cluster.rows(one, options="-c default_transaction_read_only=off")
         ward.cluster.reload()
 
