@@ -35,14 +35,14 @@ def examine(patient: Patient, checks: Sequence[Check], limits: Mapping[str, Mapp
 
     ``findings`` are dicts with check, severity, title, found, why, remedy and source, the worst first; ``unseen`` and
     ``not_applicable`` give a reason by a check's name; ``healthy`` are names. ``limits`` are those of checks by name, in place of
-    a check's own. ``before`` is what another point of view came to: only what that one could not see, or what every point of view
-    counts for, is looked at again.
+    a check's own. ``before`` is what another point of view came to: what that one could not see, what did not apply there, and what
+    every point of view counts for is looked at again.
     """
     found: list[dict[str, Any]] = list(before.get("findings") or [])
     unseen: dict[str, str] = {}
     not_applicable: dict[str, str] = dict(before.get("not_applicable") or {})
     healthy: list[str] = list(before.get("healthy") or [])
-    done = {finding["check"] for finding in found} | set(not_applicable) | set(healthy)
+    done = {finding["check"] for finding in found} | set(healthy)
     for check in checks:
         if check.name in done and not (check.everywhere and check.name in healthy):
             continue
@@ -50,7 +50,9 @@ def examine(patient: Patient, checks: Sequence[Check], limits: Mapping[str, Mapp
         findings, reason = _carry_out(check, patient)
         if isinstance(reason, NotApplicable):
             not_applicable[check.name] = str(reason)
-        elif reason is not None:
+        elif reason is None or findings:
+            not_applicable.pop(check.name, None)
+        if isinstance(reason, Unseen) and check.name not in not_applicable:
             unseen[check.name] = str(reason)
         healthy = [name for name in healthy if name != check.name]
         healthy += [] if findings or reason else [check.name]

@@ -21,6 +21,16 @@ def test_what_one_could_not_see_another_looks_at_and_no_more(ward):
     assert set(blind["healthy"]) <= set(both["healthy"])
 
 
+def test_what_did_not_apply_where_one_looked_was_not_looked_at_where_it_does(ward):
+    """No interpreter of Synapse's is on the database's host; its client library and its tables' version were never examined."""
+    blind = ward.examine(config=[], synapse_python="")
+    assert {"client_library", "schema_version"} <= set(blind["not_applicable"])
+    both = ward.examine(ward.synapse, before=blind)
+    assert {"client_library", "schema_version"} <= set(both["healthy"]) - set(both["not_applicable"])
+    ward.break_("UPDATE schema_version SET version = version - 1")
+    assert [one["check"] for one in ward.examine(ward.synapse, before=blind)["findings"]] == ["schema_version"]
+
+
 def test_a_server_that_lets_nobody_in_is_one_finding_and_the_rest_is_unseen(ward):
     result = ward.examine({**ward.synapse, "login_password": "another"})
     assert [(one["check"], one["severity"]) for one in result["findings"]] == [("connection", "critical")]
