@@ -35,8 +35,8 @@ def examine(patient: Patient, checks: Sequence[Check], limits: Mapping[str, Mapp
 
     ``findings`` are dicts with check, severity, title, found, why, remedy and source, the worst first; ``unseen`` and
     ``not_applicable`` give a reason by a check's name; ``healthy`` are names. ``limits`` are those of checks by name, in place of
-    a check's own. ``before`` is what another point of view came to: what that one could not see, what did not apply there, and what
-    every point of view counts for is looked at again.
+    a check's own. ``before`` is what another point of view came to: what that one could not see, what did not apply there, and
+    what every point of view counts for is looked at again.
     """
     found: list[dict[str, Any]] = list(before.get("findings") or [])
     unseen: dict[str, str] = {}
