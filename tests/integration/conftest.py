@@ -5,6 +5,14 @@ import pytest
 
 from support import clusters, loopback, modules, synapse
 
+# What takes whole minutes, test by test; begun last, one of them would keep one worker busy when the others have ended.
+_LONG = ("test_faults", "test_playbooks")
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the long tests; among the others, and among these, the order is as it was."""
+    items.sort(key=lambda item: not item.path.name.startswith(_LONG))
+
 
 @pytest.fixture(scope="session", params=clusters.installations(), ids=lambda found: f"pg{found.major}-{found.origin}")
 def cluster(request, tmp_path_factory):
