@@ -114,8 +114,7 @@ class Filling:
                     current = next((futures[future].name for future in waiting if future.running()), "")
                     tell(current, min(total, done + int(under_way)) >> 20, total >> 20)
             except BaseException:
-                carriers.end()
-                pool.shutdown(cancel_futures=True)
+                carriers.end()  # those that wait have nothing to do any more
                 raise
 
     def copy_sequences(self) -> None:
