@@ -55,6 +55,14 @@ def test_an_empty_user_directory_is_made_by_a_restarted_synapse(site, homeserver
     assert not site.play("repair_user_directory").missing("Nothing to mend")
 
 
+def test_an_invalid_index_is_made_anew_while_synapse_runs(site):
+    assert not site.play("repair_indexes").missing("every index of Synapse's is valid")
+    site.rows("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'events_ts'::regclass")
+    assert not site.play("repair_indexes", "--check").missing("REINDEX INDEX CONCURRENTLY public.events_ts", "(check mode)")
+    assert site.play("repair_indexes").changed == 1
+    assert site.rows("SELECT indisvalid FROM pg_index WHERE indexrelid = 'events_ts'::regclass") == [(True,)]
+
+
 def test_tables_that_belong_to_somebody_else_are_given_to_synapse(site):
     site.rows(f"CREATE ROLE {site.name}_old")
     try:
