@@ -56,7 +56,7 @@ def test_an_empty_user_directory_is_made_by_a_restarted_synapse(site, homeserver
 
 
 def test_an_invalid_index_is_made_anew_while_synapse_runs(site):
-    assert not site.play("repair_indexes").missing("every index of Synapse's is valid")
+    assert not site.play("repair_indexes").missing("every index is valid")
     site.rows("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'events_ts'::regclass")
     assert not site.play("repair_indexes", "--check").missing("REINDEX INDEX CONCURRENTLY public.events_ts", "(check mode)")
     assert site.play("repair_indexes").changed == 1
